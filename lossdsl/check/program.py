@@ -1,0 +1,259 @@
+"""From a parsed module to checked programs: `check_module` for diagnostics, `elaborate` for one loss with its values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from lossdsl.check import statements, types
+from lossdsl.check.calls import builtin_names
+from lossdsl.check.context import Context
+from lossdsl.check.values import FunctionSpec, FunctionValue, HyperSpec, InputSpec, LoadedModule, Program, RecordValue, Scope, Tensor
+from lossdsl.graph.build import Graph, GraphTooLarge
+from lossdsl.graph.ranges import Ranges
+from lossdsl.syntax import ast
+from lossdsl.syntax.diagnostics import Diagnostics, Label, Stop, suggest
+from lossdsl.syntax.source import Span
+from lossdsl.types.domains import Kind
+from lossdsl.types.sizes import SizeTooLarge
+
+_COMPARE = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
+
+
+def check_module(module: LoadedModule, prelude: LoadedModule | None, diagnostics: Diagnostics) -> list[Program]:
+    """Check every function of a module by itself; the programs of those without errors."""
+    programs = []
+    for function in module.tree.functions:
+        _check_name(module, function.name, function.name_span, diagnostics)
+        before = len(diagnostics.errors)
+        program = elaborate(module, function, prelude, diagnostics)
+        if program is not None and len(diagnostics.errors) == before:
+            programs.append(program)
+    for record in module.tree.records:
+        _check_record(module, record, diagnostics)
+    return programs
+
+
+def elaborate(
+    module: LoadedModule,
+    function: ast.Function,
+    prelude: LoadedModule | None,
+    diagnostics: Diagnostics,
+    hypers: Mapping[str, float | int] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Program | None:
+    """The checked program of one function, or None after reporting. With `hypers`, every hyperparameter has a value."""
+    graph = Graph()
+    ranges = Ranges(graph)
+    program = Program(function.name, module, function, graph, ranges)
+    ctx = Context(graph, ranges, diagnostics, prelude, None if hypers is None else dict(hypers), dict(sizes or {}), program)
+    try:
+        with _deep_recursion():
+            _run(ctx, module, function, program)
+    except Stop:
+        return None
+    except SizeTooLarge:
+        diagnostics.report("E006", f"a length in {function.name} is too complicated", function.name_span)
+        return None
+    except (GraphTooLarge, RecursionError):
+        diagnostics.report("E060", f"{function.name} unfolds to more than a compiler should handle", function.name_span,
+                           help="calls inside calls multiply: give shared parts a name")  # fmt: skip
+        return None
+    return program
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Program) -> None:
+    scope = Scope(module, function)
+    _check_names(ctx, function)
+    _declare_axes(ctx, scope, module, function)
+    for parameter in function.hyperparameters:
+        _hyper(ctx, scope, parameter, program)
+    for parameter in function.parameters:
+        _parameter(ctx, scope, module, parameter, program)
+    found = statements.body(ctx, scope, function)
+    program.values = found
+    program.value = found[0]
+    program.ensures = tuple(p for s in function.body if isinstance(s, ast.Ensures) for p in s.phrases)
+    program.requirements = ctx.requirements
+    if function.kind == "loss":
+        for value in found:
+            hidden = value.node.dims - set(value.axes)
+            if hidden:
+                raise ctx.stop("E050", f"the value of {function.name} still depends on {', '.join(map(str, hidden))}", function.name_span)
+
+
+def _check_names(ctx: Context, function: ast.Function) -> None:
+    seen: dict[str, Span] = {}
+    for parameter in (*function.parameters, *function.hyperparameters):
+        if parameter.name in seen:
+            ctx.report("E011", f"{parameter.name} is declared twice", parameter.span, labels=[Label(seen[parameter.name], "first here")])
+        seen[parameter.name] = parameter.span
+        if types.is_axis_name(parameter.name):
+            ctx.report("E011", f"capitalised names are axes; {parameter.name} cannot be a parameter", parameter.span,
+                       help=f"write {parameter.name.lower()}")  # fmt: skip
+
+
+def _check_name(module: LoadedModule, name: str, span: Span, diagnostics: Diagnostics) -> None:
+    if name in builtin_names() and module.name != "stdlib/prelude.loss":
+        diagnostics.report("E011", f"{name} is an operation of the language and cannot be declared anew", span, help=f"call it my_{name}")
+
+
+def _check_record(module: LoadedModule, record: ast.Record, diagnostics: Diagnostics) -> None:
+    graph = Graph()
+    ctx = Context(graph, Ranges(graph), diagnostics, None)
+    scope = Scope(module, None)
+    seen: dict[str, Span] = {}
+    for field in record.fields:
+        if field.name in seen:
+            diagnostics.report("E011", f"{field.name} is declared twice", field.span, labels=[Label(seen[field.name], "first here")])
+        seen[field.name] = field.span
+        try:
+            if not isinstance(field.type, ast.ArrayType) or field.type.kind in module.records:
+                raise ctx.stop("E012", "a record's fields are tensors", field.type.span)
+            types.declare_axes(ctx, scope, [field.type], {})
+            types.axis_dims(ctx, scope, field.type.axes, declare=True)
+            types.kind_of(ctx, scope, field.type)
+        except Stop:
+            continue
+
+
+def _record_fields(ctx: Context, module: LoadedModule, kind: ast.ArrayType, record: ast.Record) -> list[tuple[ast.Field, ast.ArrayType]]:
+    """The fields of a record type with its axes under the names given: `Policy[N]` has `chosen: real[N]`."""
+    if kind.bounds:
+        raise ctx.stop("E012", "a record has no domain of its own; its fields have", kind.span)
+    if len(kind.axes) != len(record.axes):
+        raise ctx.stop("E022", f"{record.name} has {len(record.axes)} axes", kind.span, labels=[Label(record.span, "declared here")],
+                       help=f"write {record.name}[{', '.join(a.span.text for a in record.axes)}]")  # fmt: skip
+    renamed = {a.size.id: b for a, b in zip(record.axes, kind.axes, strict=True) if isinstance(a.size, ast.Name)}
+    out = []
+    for field in record.fields:
+        if not isinstance(field.type, ast.ArrayType):
+            raise ctx.stop("E012", "a record's fields are tensors", field.type.span)
+        axes = tuple(renamed.get(a.size.id, a) if isinstance(a.size, ast.Name) else a for a in field.type.axes)
+        out.append((field, ast.ArrayType(field.type.kind, axes, field.type.bounds, field.type.interval, span=field.type.span)))
+    del module
+    return out
+
+
+def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: ast.Function) -> None:
+    declared: list[ast.Type] = []
+    for parameter in function.parameters:
+        kind = parameter.type
+        record = module.records.get(kind.kind) if isinstance(kind, ast.ArrayType) else None
+        if record is not None and isinstance(kind, ast.ArrayType):
+            declared += [t for _, t in _record_fields(ctx, module, kind, record[1])]
+        declared.append(kind)
+    types.declare_axes(ctx, scope, declared, {})
+    bounds = [b.limit for t in declared if isinstance(t, ast.ArrayType) for b in t.bounds]
+    bounds += [b.limit for p in function.hyperparameters if isinstance(p.type, ast.ArrayType) for b in p.type.bounds]
+    from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need this module's neighbours
+
+    for limit in bounds:
+        for item in walk(limit):
+            if isinstance(item, ast.Name) and types.is_axis_name(item.id) and item.id not in scope.axes:
+                types.axis_dims(ctx, scope, (ast.Axis(item, span=item.span),), declare=True)
+
+
+def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Program) -> None:
+    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+
+    kind = parameter.type
+    if not isinstance(kind, ast.ArrayType) or kind.axes or kind.kind not in ("real", "int", "bool", "prob", "sign"):
+        raise ctx.stop("E012", f"the hyperparameter {parameter.name} is a scalar: real, int or bool", kind.span,
+                       help="a tensor stands before the `;`")  # fmt: skip
+    declared = types.kind_of(ctx, scope, kind)
+    default: float | int | None = None
+    if parameter.default is not None:
+        node = tensor(ctx, scope, parameter.default).node
+        static = ctx.graph.static(node)
+        if static is None and ctx.hypers is None:
+            static = _from_defaults(ctx, node, program)
+        if static is None:
+            raise ctx.stop("E033", f"the default of {parameter.name} is not a constant", parameter.default.span)
+        if declared.kind is Kind.INT and (isinstance(static, bool) or static != int(static)):
+            raise ctx.stop("E033", f"{parameter.name} is a whole number, its default is {static}", parameter.default.span)
+        default = int(static) if declared.kind is Kind.INT else static if declared.kind is Kind.BOOL else float(static)
+        _check_value(ctx, parameter, declared, float(default), parameter.default.span, "the default")
+    value: float | int | None = None
+    if ctx.hypers is not None:
+        value = ctx.hypers.get(parameter.name, default)
+        if value is None:
+            raise ctx.stop("E042", f"{program.name} needs {parameter.name}, which has no default", parameter.span, help=f"give {parameter.name}=..")
+        _check_value(ctx, parameter, declared, float(value), parameter.span, "the value given")
+        if declared.kind is Kind.INT:
+            value = int(value)
+    node = ctx.graph.hyper(parameter.name, value, declared.domain, declared.kind)
+    node.hint = parameter.name
+    scope.names[parameter.name] = Tensor(node)
+    scope.places[parameter.name] = parameter.span
+    for op, limit in declared.relations:
+        ctx.axioms = ctx.axioms | {ctx.graph.apply(_COMPARE[op], node, limit)}
+    program.hypers.append(HyperSpec(parameter.name, declared.kind, declared.domain, default, value, kind.span.text))
+
+
+def _from_defaults(ctx: Context, node: object, program: Program) -> float | None:
+    from lossdsl.graph import nodes as n  # noqa: PLC0415
+
+    if isinstance(node, n.Hyper):
+        return next((h.default for h in program.hypers if h.name == node.name), None)
+    del ctx
+    return None
+
+
+def _check_value(ctx: Context, parameter: ast.Parameter, declared: types.Declared, value: float, span: Span, what: str) -> None:
+    from lossdsl.types.domains import point  # noqa: PLC0415
+
+    if not point(value).within(declared.domain):
+        raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span)
+    for op, limit in declared.relations:
+        bound = ctx.graph.static(limit)
+        if bound is not None and not {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[op]:
+            raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}", span)
+
+
+def _parameter(ctx: Context, scope: Scope, module: LoadedModule, parameter: ast.Parameter, program: Program) -> None:
+    kind = parameter.type
+    scope.places[parameter.name] = parameter.span
+    if parameter.default is not None:
+        ctx.report("E012", f"the tensor {parameter.name} has no default", parameter.default.span, help="hyperparameters, after `;`, have defaults")
+    if isinstance(kind, ast.FunctionType):
+        scope.names[parameter.name] = FunctionValue(parameter.name, kind)
+        for item in (*kind.parameters, kind.result):
+            if isinstance(item, ast.ArrayType):
+                types.axis_dims(ctx, scope, item.axes, declare=True)
+        program.functions.append(FunctionSpec(parameter.name, kind.span.text))
+        return
+    record = module.records.get(kind.kind)
+    if record is not None:
+        fields = {}
+        for field, field_type in _record_fields(ctx, module, kind, record[1]):
+            fields[field.name] = _input(ctx, scope, (parameter.name, field.name), field_type, program)
+        scope.names[parameter.name] = RecordValue(record[1].name, fields)
+        return
+    if kind.kind not in types.KINDS:
+        near = suggest(kind.kind, [*types.KINDS, *module.records])
+        raise ctx.stop("E012", f"there is no type {kind.kind}", kind.span,
+                       help=f"did you mean {near}?" if near else "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records")  # fmt: skip
+    scope.names[parameter.name] = _input(ctx, scope, (parameter.name,), kind, program)
+
+
+def _input(ctx: Context, scope: Scope, path: tuple[str, ...], kind: ast.ArrayType, program: Program) -> Tensor:
+    axes = types.axis_dims(ctx, scope, kind.axes, declare=True)
+    declared = types.kind_of(ctx, scope, kind)
+    if declared.shape in ("prob", "unit") and not axes:
+        raise ctx.stop("E012", f"{kind.kind} needs an axis to sum over", kind.span, help=f"write {kind.kind}[C], or real in [0, 1] for one number")
+    leaf = ctx.graph.leaf("input", ".".join(path), axes, declared.kind, declared.domain, declared.below, declared.shape)
+    leaf.hint = "_".join(path)
+    program.inputs.append(InputSpec(path, leaf, kind.span.text))
+    return Tensor(leaf, axes)
