@@ -147,7 +147,7 @@ def _axes_help(scope: Scope, visible: tuple[Dim, ...]) -> str:
 def _condition_over(ctx: Context, bound: _Bound, guard: Node | None) -> Node | None:
     """A guard that also says that the axes are not empty, where they may be."""
     for dim in bound.dims:
-        if any(atom.least < 1 for atom in dim.size.atoms):
+        if (dim.size.least or 0) < 1 and any(atom.least < 1 for atom in dim.size.atoms):
             some = ctx.graph.apply("gt", ctx.graph.size(dim.size), ctx.graph.const(0))
             guard = some if guard is None else ctx.graph.apply("and", guard, some)
     return guard

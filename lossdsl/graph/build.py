@@ -142,24 +142,7 @@ class Graph:
 
     def _fold_sizes(self, op: str, args: tuple[Node, ...]) -> Size | None:
         """Arithmetic of lengths stays a length."""
-        if op not in ("add", "sub", "mul", "floordiv", "neg") or not any(isinstance(a, n.SizeOf) for a in args):
-            return None
-        sizes = [size_of(a) for a in args]
-        if any(s is None for s in sizes):
-            return None
-        first, *rest = [s for s in sizes if s is not None]
-        match op:
-            case "add":
-                return first + rest[0]
-            case "sub":
-                return first - rest[0]
-            case "mul":
-                return first * rest[0]
-            case "neg":
-                return -first
-            case _:
-                divisor = rest[0].constant
-                return first // divisor if divisor is not None and divisor > 0 else None
+        return _length(op, args) if any(isinstance(a, n.SizeOf) for a in args) else None
 
     def static(self, node: Node) -> float | int | bool | None:
         """The value of a node that hyperparameters alone decide; they become part of the compiled program."""
@@ -387,7 +370,31 @@ def size_of(node: Node) -> Size | None:
             return Size.of(int(node.value))
         low = node.domain.low
         return Size.of(Atom(node.name, int(low) if math.isfinite(low) else 0))
+    if isinstance(node, n.Apply) and node.kind is Kind.INT and not node.dims:
+        return _length(node.op, node.args)
     return None
+
+
+def _length(op: str, args: Iterable[Node]) -> Size | None:
+    """The length that an operation on lengths gives."""
+    if op not in ("add", "sub", "mul", "floordiv", "neg"):
+        return None
+    sizes = [size_of(a) for a in args]
+    if any(s is None for s in sizes):
+        return None
+    first, *rest = [s for s in sizes if s is not None]
+    match op:
+        case "add":
+            return first + rest[0]
+        case "sub":
+            return first - rest[0]
+        case "mul":
+            return first * rest[0]
+        case "neg":
+            return -first
+        case _:
+            divisor = rest[0].constant
+            return first // divisor if divisor is not None and divisor > 0 else None
 
 
 def _is_const(node: Node, value: float) -> bool:

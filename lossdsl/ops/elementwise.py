@@ -210,7 +210,7 @@ _DECLARED = [
         lambda m, y, x, a, b: (m.number(1 if a <= x <= b else 0), 0, 0),
         lambda x, a, b: dom.minimum(dom.maximum(x, a), b), "torch.clamp({0}, {1}, {2})", kind="same", monotone=("increasing", "increasing", "increasing")),
     _op("reflect", 2, "Whole position mirrored at both ends of 0 .. n-1 without repeating them, kept inside.", "\\operatorname{{reflect}}({0}, {1})",
-        lambda m, i, n: m.reflect(i, n), None, lambda i, n: Interval(0, max(n.high - 1, 0)), "reflect({0}, {1})", kind="int"),
+        lambda m, i, n: m.reflect(i, n), None, lambda i, n: Interval(0, max(n.high - 1, 0)), "rt.reflect({0}, {1})", kind="int"),
     _op("xlogy", 2, "x log y, and 0 where x = 0.", "{0} \\log {1}", lambda m, x, y: m.xlogy(x, y),
         lambda m, z, x, y: (m.log(y) if y > 0 else 0 * x, m.divide(x, y) if y > 0 else 0 * x), _xlogy_range, "torch.special.xlogy({0}, {1})",
         domain=(None, NONNEGATIVE), singular=0.0),

@@ -194,6 +194,9 @@ def _difference_least(size: Size) -> int | None:
     for monomial, coefficient in size.terms:
         if coefficient < 0 and len(monomial) == 1 and isinstance(monomial[0], Floor):
             floor = monomial[0]
+            if floor.denominator % -coefficient == 0:  # c * (n // (c*d)) <= n // d
+                total = total - floor.numerator // (floor.denominator // -coefficient)
+                continue
             if floor.numerator.constant is None and -coefficient <= floor.denominator:
                 total = total - floor.numerator  # -c*(n // d) >= -n for c <= d and n >= 0
                 continue

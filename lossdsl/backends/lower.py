@@ -1,0 +1,675 @@
+"""Index graph to linear code: which layout every value has and which torch call computes it.
+
+A value's layout is an order of its dims. Operands meet by `_align`: views only, no copies. Reductions of products become matrix
+products (`contract`), reads become slices, windows or gathers (`access`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from lossdsl.backends import access, contract
+from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune
+from lossdsl.check.values import Program
+from lossdsl.graph import nodes as n
+from lossdsl.graph.build import ARITHMETIC
+from lossdsl.graph.nodes import Dim, Leaf, Node
+from lossdsl.graph.ranges import Ranges
+from lossdsl.graph.scalars import FLOATS
+from lossdsl.ops.elementwise import ELEMENTWISE
+from lossdsl.types.domains import INF, Interval, Kind
+from lossdsl.types.sizes import Atom, Size
+
+_PYTHON = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+           "eq": "==", "ne": "!="}  # fmt: skip
+_TENSOR_ONLY = {"min": "minimum", "max": "maximum", "logaddexp": "logaddexp", "atan2": "atan2"}
+
+
+class UnknownSize(Exception):  # noqa: N818 - becomes a diagnostic in the loader
+    """No input, state or keyword tells this length."""
+
+    def __init__(self, name: str):
+        self.name = name
+        super().__init__(name)
+
+
+class Lowering:
+    """State of lowering one program."""
+
+    def __init__(self, program: Program, sizes: dict[str, int]):
+        self.program = program
+        self.graph = program.graph
+        self.ranges: Ranges = program.ranges
+        self.sizes = sizes
+        self.blocks: list[tuple[Block, frozenset[int]]] = [(Block(), frozenset())]
+        self.memo: list[dict[int, Placed]] = [{}]
+        self.depends: dict[int, frozenset[int]] = {}
+        self.atoms: dict[str, Placed] = {}
+        self.lengths: dict[Size, Placed] = {}
+        self.count = 0
+        self.arguments: list[tuple[Reg, str]] = []
+        self.functions: dict[str, Reg] = {}
+        self.places: dict[str, Placed] = {}
+        self._like: Reg | None = None
+
+    # ---- instructions ----
+
+    def reg(self, hint: str = "") -> Reg:
+        self.count += 1
+        return Reg(self.count, hint)
+
+    def emit(self, target: str, *args: Arg, hint: str = "", at: int | None = None, **kwargs: Arg) -> Reg:
+        out = self.reg(hint)
+        block = self.blocks[self.level if at is None else at][0]
+        block.instructions.append(Call(out, target, args, kwargs))
+        return out
+
+    level = 0
+
+    @property
+    def like(self) -> Reg:
+        """A real tensor whose dtype and device new tensors take."""
+        if self._like is None:
+            raise UnknownSize("dtype")
+        return self._like
+
+    def number(self, value: Arg) -> Placed:
+        """A 0-d tensor of the program's dtype."""
+        out = self.emit("torch.full", (), value, dtype=self.dtype(), device=self.device())
+        return Placed(out)
+
+    def dtype(self) -> Arg:
+        return self._attribute("dtype")
+
+    def device(self) -> Arg:
+        return self._attribute("device")
+
+    def _attribute(self, name: str) -> Arg:
+        key = f"__{name}"
+        if key not in self.places:
+            self.places[key] = Placed(self.emit("getattr", self.like, name, hint=name, at=0))
+        return self.places[key].arg
+
+    # ---- lengths ----
+
+    def length(self, size: Size) -> Arg:
+        """A length as a number or as a register holding one."""
+        if size.constant is not None:
+            return size.constant
+        if size not in self.lengths:
+            self.lengths[size] = Placed(self._length(size), scalar=True)
+        return self.lengths[size].arg
+
+    def _length(self, size: Size) -> Arg:
+        total: Arg = None
+        for monomial, coefficient in size.terms:
+            product: Arg = None
+            for factor in monomial:
+                if isinstance(factor, Atom):
+                    value = self._atom(factor.name)
+                else:
+                    value = self._scalar("//", self.length(factor.numerator), factor.denominator)
+                product = value if product is None else self._scalar("*", product, value)
+            if product is None:
+                product = coefficient
+            elif coefficient != 1:
+                product = self._scalar("*", coefficient, product)
+            total = product if total is None else self._scalar("+", total, product)
+        return 0 if total is None else total
+
+    def _scalar(self, op: str, a: Arg, b: Arg) -> Arg:
+        if isinstance(a, int) and isinstance(b, int):
+            return {"+": a + b, "*": a * b, "//": a // b if b else 0}[op]
+        return self.emit(op, a, b, at=0)
+
+    def _atom(self, name: str) -> Arg:
+        if name in self.atoms:
+            return self.atoms[name].arg
+        if name in self.sizes:
+            return self.sizes[name]
+        found = self._find_atom(name)
+        self.atoms[name] = Placed(found, scalar=True)
+        return found
+
+    def _find_atom(self, name: str) -> Arg:
+        for reg, leaf in self._leaves():
+            for place, dim in enumerate(leaf.axes):
+                if dim.size.atom is not None and dim.size.atom.name == name:
+                    return self._shape(reg, place, name)
+        for reg, leaf in self._leaves():
+            for place, dim in enumerate(leaf.axes):
+                solved = self._solve(dim.size, name, reg, place)
+                if solved is not None:
+                    return solved
+        for spec in self.program.hypers:
+            if spec.name == name and spec.value is not None:
+                return int(spec.value)
+        raise UnknownSize(name)
+
+    def _shape(self, reg: Reg, place: int, hint: str) -> Arg:
+        shape = self.emit("getattr", reg, "shape", at=0)
+        return self.emit("getitem", shape, place, hint=hint, at=0)
+
+    def _solve(self, size: Size, name: str, reg: Reg, place: int) -> Arg:
+        """The atom from a length that is linear in it, the rest being known: 2*N, J + 3."""
+        if any(len(m) > 1 or any(not isinstance(f, Atom) for f in m) for m, _ in size.terms):
+            return None
+        factors = {m[0].name: c for m, c in size.terms if m and isinstance(m[0], Atom)}
+        if name not in factors or any(f != name and f not in self.atoms and f not in self.sizes for f in factors):
+            return None
+        rest = size - Size.of(Atom(name)) * factors[name]
+        value = self._shape(reg, place, name)
+        minus = self.length(-rest)
+        shifted = value if minus == 0 else self.emit("+", value, minus, at=0)
+        return shifted if factors[name] == 1 else self.emit("//", shifted, factors[name], at=0)
+
+    def _leaves(self) -> Iterable[tuple[Reg, Leaf]]:
+        by_name = {name: reg for reg, name in self.arguments}
+        specs = [*(i.leaf for i in self.program.inputs), *(s.leaf for s in self.program.lasting), *(d.leaf for d in self.program.draws)]
+        return [(by_name[leaf.name], leaf) for leaf in specs if leaf.name in by_name]
+
+    # ---- nodes ----
+
+    def lower(self, node: Node) -> Placed:
+        """The placed value of a node, made once, in the outermost block where it can be made."""
+        level = self._home(node)
+        for known in self.memo[: level + 1]:
+            if id(node) in known:
+                return known[id(node)]
+        before, self.level = self.level, level
+        try:
+            placed = self._lower(node)
+        finally:
+            self.level = before
+        self.memo[level][id(node)] = placed
+        return placed
+
+    def _home(self, node: Node) -> int:
+        needed = self._depends(node)
+        for level in range(len(self.blocks) - 1, 0, -1):
+            if needed & self.blocks[level][1]:
+                return level
+        return 0
+
+    def _depends(self, node: Node) -> frozenset[int]:
+        """Leaves of loops and declared derivatives below a node that it does not bind."""
+        if id(node) not in self.depends:
+            for item in n.topological([node]):
+                if id(item) in self.depends:
+                    continue
+                found = frozenset[int]().union(*(self.depends[id(c)] for c in item.children))
+                match item:
+                    case Leaf() if item.role in ("carry", "iter", "wrt", "gradient"):
+                        found |= {id(item)}
+                    case n.Loop():
+                        found -= {id(item.counter), *map(id, item.carried)}
+                    case n.Custom():
+                        found -= {id(item.incoming), *(id(leaf) for leaf, _ in item.wrt)}
+                    case _:
+                        pass
+                self.depends[id(item)] = found
+        return self.depends[id(node)]
+
+    def _lower(self, node: Node) -> Placed:  # noqa: PLR0911 - one return a kind of node
+        match node:
+            case n.Const():
+                return Placed(node.value, scalar=True)
+            case n.Hyper():
+                assert node.value is not None
+                return Placed(HyperRef(node.name, node.value), scalar=True)
+            case n.SizeOf():
+                return Placed(self.length(node.size), scalar=True)
+            case n.Iota():
+                return Placed(self.emit("torch.arange", self.length(node.dim.size), device=self.device(), hint=str(node.dim)), (node.dim,))
+            case Leaf():
+                return self.places[node.name]
+            case n.Apply():
+                return self._apply(node)
+            case n.Reduce():
+                return contract.reduce(self, node)
+            case n.Along():
+                return self._along(node)
+            case n.At():
+                return access.at(self, node)
+            case n.Concat():
+                return self._concat(node)
+            case n.Scatter():
+                return self._scatter(node)
+            case n.Solve():
+                return self._solver(node)
+            case n.Custom():
+                return self._custom(node)
+            case n.Loop():
+                raise AssertionError("loops are lowered through their results")
+            case n.Result():
+                return self._result(node)
+            case _:
+                raise AssertionError(type(node))
+
+    # ---- layouts ----
+
+    def view(self, placed: Placed, dims: tuple[Dim, ...], keep_front: bool = False) -> Arg:
+        """The value with its dims in this order and length-1 axes for those it lacks (leading ones are left to broadcasting)."""
+        if placed.scalar:
+            return placed.arg
+        arg = placed.arg
+        have = [d for d in dims if d in placed.dims]
+        if tuple(have) != placed.dims:
+            arg = self.emit(".permute", arg, *(placed.dims.index(d) for d in have))
+        first = 0
+        if not keep_front:
+            while first < len(dims) and dims[first] not in have:
+                first += 1
+        if len(have) < len(dims) - first:
+            places = tuple(slice(None) if d in have else None for d in dims[first:])
+            arg = self.emit("getitem", arg, _short(places))
+        return arg
+
+    def merge(self, items: Iterable[Placed]) -> tuple[Dim, ...]:
+        """A common order of all dims; the operand with the most dims keeps its own."""
+        operands = sorted((p.dims for p in items), key=len, reverse=True)
+        order = list(operands[0]) if operands else []
+        for dims in operands[1:]:
+            place = 0
+            for dim in dims:
+                if dim in order:
+                    place = order.index(dim) + 1
+                else:
+                    order.insert(place, dim)
+                    place += 1
+        return tuple(order)
+
+    def expand(self, placed: Placed, dims: tuple[Dim, ...], kind: Kind = Kind.REAL) -> Arg:
+        """The value as a tensor of the full shape."""
+        shape = tuple(self.length(d.size) for d in dims)
+        if placed.scalar:
+            dtype = self.dtype() if kind is Kind.REAL else "torch.int64" if kind is Kind.INT else "torch.bool"
+            return self.emit("torch.full", shape, placed.arg, dtype=dtype, device=self.device())
+        if placed.dims == dims:
+            return placed.arg
+        arg = self.view(placed, dims)
+        return self.emit(".expand", arg, shape) if set(placed.dims) != set(dims) else arg
+
+    def axis(self, placed: Placed, dim: Dim) -> int:
+        """The place of a dim, counted from the end (negative), which does not change under broadcasting."""
+        return placed.dims.index(dim) - len(placed.dims)
+
+    # ---- element-wise operations ----
+
+    def real(self, placed: Placed, kind: Kind) -> Placed:
+        """Whole numbers and truth values as reals of the program's dtype."""
+        if placed.scalar or kind is Kind.REAL:
+            return placed
+        return Placed(self.emit(".to", placed.arg, self.dtype()), placed.dims)
+
+    def _apply(self, node: n.Apply) -> Placed:
+        op = node.op
+        args = [self.lower(a) for a in node.args]
+        if all(a.scalar for a in args):
+            return self._scalars(node, args)
+        if op == "stop":
+            return Placed(self.emit(".detach", args[0].arg, hint=node.hint or ""), args[0].dims)
+        args = self._typed(node, args)
+        dims = self.merge(args)
+        views = [self.view(a, dims) for a in args]
+        return Placed(self._call(node, op, args, views), dims)
+
+    def _typed(self, node: n.Apply, args: list[Placed]) -> list[Placed]:
+        """Arguments in dtypes that torch combines as the language does."""
+        kinds = [a.kind for a in node.args]
+        op = node.op
+        if op == "where":
+            if node.kind is Kind.REAL:
+                both = args[1].scalar and args[2].scalar
+                args[1:] = [self.real(a, k) for a, k in zip(args[1:], kinds[1:], strict=True)]
+                if both:
+                    args[1] = self.number(args[1].arg)
+            return args
+        spec = ELEMENTWISE[op]
+        if spec.kind == "bool":
+            if op in ("lt", "le", "gt", "ge", "eq", "ne") and Kind.REAL in kinds:
+                return [self.real(a, k) for a, k in zip(args, kinds, strict=True)]
+            return args
+        if node.kind is Kind.REAL:
+            if op == "mul" and Kind.BOOL in kinds and Kind.REAL in kinds:
+                return args
+            return [self.real(a, k) for a, k in zip(args, kinds, strict=True)]
+        if op in ARITHMETIC:
+            return [
+                Placed(self.emit(".to", a.arg, "torch.int64"), a.dims) if k is Kind.BOOL and not a.scalar else a
+                for a, k in zip(args, kinds, strict=True)
+            ]
+        return args
+
+    def _call(self, node: n.Apply, op: str, args: list[Placed], views: list[Arg]) -> Reg:
+        hint = node.hint or ""
+        if op in _TENSOR_ONLY and any(a.scalar for a in args):
+            return self.emit(f"rt.{_TENSOR_ONLY[op]}", *views, hint=hint)
+        if op == "clamp":
+            if all(a.scalar for a in args[1:]):
+                return self.emit("torch.clamp", *views, hint=hint)
+            low = self.emit("rt.maximum", *_tensor_first(args[0], views[0], views[1]))
+            return self._clamp_tensors(args, views, low, hint)
+        if op in ("sqrt", "asin", "acos", "entropy") and not self._away(node):
+            return self.emit(f"rt.{op}", *views, hint=hint)
+        if op == "pow" and not self._smooth_power(node):
+            return self.emit("rt.power", *views, hint=hint)
+        if op == "pow" and isinstance(node.args[1], n.Const) and node.args[1].value == 2:
+            return self.emit("torch.square", views[0], hint=hint)
+        if op == "xlogy":
+            return self.emit("rt.xlogy", *views, hint=hint)
+        if op == "abs":
+            return self.emit("torch.abs", *views, hint=hint)
+        template = ELEMENTWISE[op].torch
+        if op in _PYTHON:
+            return self.emit(_PYTHON[op] if op not in ("floordiv", "mod") else f"rt.{op}", *views, hint=hint)
+        match op:
+            case "neg":
+                return self.emit("neg", *views, hint=hint)
+            case "and":
+                return self.emit("&", *views, hint=hint)
+            case "or":
+                return self.emit("|", *views, hint=hint)
+            case "not":
+                return self.emit("~", *views, hint=hint)
+            case "softplus":
+                return self.emit("neg", self.emit("F.logsigmoid", self.emit("neg", *views)), hint=hint)
+            case _:
+                return self.emit(template.split("(")[0] if "(" in template else template, *views, hint=hint)
+
+    def _clamp_tensors(self, args: list[Placed], views: list[Arg], low: Reg, hint: str) -> Reg:
+        del low
+        return self.emit("rt.clamp", *views, hint=hint)
+
+    def _away(self, node: n.Apply) -> bool:
+        """Is the argument known to keep away from where the derivative is infinite?"""
+        spec = ELEMENTWISE[node.op]
+        found = self.ranges.interval(node.args[0])
+        if node.args[0].kind is not Kind.REAL:
+            return True
+        if spec.singular == 0.0:
+            return found.low > 0
+        return found.low > -1 and found.high < 1
+
+    def _smooth_power(self, node: n.Apply) -> bool:
+        exponent = self.ranges.interval(node.args[1]).point
+        hyper = node.args[1]
+        if isinstance(hyper, n.Hyper) and hyper.value is not None:
+            exponent = float(hyper.value)
+        base = self.ranges.interval(node.args[0])
+        if exponent is not None and (exponent >= 1 or exponent == 0) and (exponent == int(exponent) or base.low >= 0):
+            return True
+        return base.low > 0
+
+    def _scalars(self, node: n.Apply, args: list[Placed]) -> Placed:
+        """Plain numbers stay plain numbers."""
+        values = [a.arg for a in args]
+        if node.op in ("stop",):
+            return args[0]
+        if any(isinstance(v, Reg) for v in values):
+            return self._symbolic(node, values)
+        numbers = [v.value if isinstance(v, HyperRef) else v for v in values]
+        if node.op in ("add", "sub", "mul", "div") and any(isinstance(v, HyperRef) for v in values):
+            return Placed(self.emit(_PYTHON[node.op], *values, hint=node.hint or ""), scalar=True)
+        result = ELEMENTWISE[node.op].value(FLOATS, *numbers)
+        if isinstance(result, float) and node.kind is Kind.INT and math.isfinite(result):
+            result = int(result)
+        return Placed(result, scalar=True)
+
+    def _symbolic(self, node: n.Apply, values: list[Arg]) -> Placed:
+        hint = node.hint or ""
+        op = node.op
+        if op in _PYTHON:
+            return Placed(self.emit(_PYTHON[op], *values, hint=hint), scalar=True)
+        match op:
+            case "neg":
+                return Placed(self.emit("neg", *values, hint=hint), scalar=True)
+            case "pow":
+                return Placed(self.emit("**", *values, hint=hint), scalar=True)
+            case "min" | "max":
+                return Placed(self.emit(f"builtins.{op}", *values, hint=hint), scalar=True)
+            case "clamp":
+                return Placed(self.emit("builtins.min", self.emit("builtins.max", *values[:2]), values[2], hint=hint), scalar=True)
+            case "where" | "and" | "or" | "not" | "xlogy" | "reflect" | "sign" | "abs" | "relu":
+                return Placed(self.emit(f"rt.scalar_{op}", *values, hint=hint), scalar=True)
+            case _:
+                real = self.emit("torch.full", (), values[0], dtype=self.dtype(), device=self.device())
+                if len(values) > 1:
+                    return Placed(self.emit(f"rt.{op}", real, *values[1:], hint=hint))
+                copy = n.Apply(op, node.args, kind=node.kind)
+                return Placed(self._call(copy, op, [Placed(real)], [real]))
+
+    # ---- operations along axes ----
+
+    def _along(self, node: n.Along) -> Placed:
+        body = self.lower(node.body)
+        if ELEMENTWISE_FREE.get(node.op) != "int" and node.kind is Kind.REAL:
+            body = self.real(body, node.body.kind)
+        missing = [d for d in node.along if d not in body.dims]
+        if missing or body.scalar:
+            dims = (*body.dims, *missing)
+            body = Placed(self.expand(body, dims, node.body.kind), dims)
+        hint = node.hint or ""
+        if len(node.along) > 1:
+            rest = tuple(d for d in body.dims if d not in node.along)
+            order = (*rest, *node.along)
+            flat = self.emit(".flatten", self.view(body, order), len(rest))
+            done = self.emit(f"torch.{node.op}", flat, dim=-1)
+            shape = tuple(self.length(d.size) for d in node.along)
+            return Placed(self.emit(".unflatten", done, len(rest), shape, hint=hint), order)
+        axis = self.axis(body, node.along[0])
+        match node.op:
+            case "sort":
+                out = self.emit("getitem", self.emit("torch.sort", body.arg, dim=axis, stable=True), 0, hint=hint)
+            case "argsort":
+                out = self.emit("torch.argsort", body.arg, dim=axis, stable=True, hint=hint)
+            case "rank":
+                order_ = self.emit("torch.argsort", body.arg, dim=axis, stable=True)
+                out = self.emit("torch.argsort", order_, dim=axis, stable=True, hint=hint)
+            case "cummax":
+                out = self.emit("getitem", self.emit("torch.cummax", body.arg, dim=axis), 0, hint=hint)
+            case _:
+                out = self.emit(f"torch.{node.op}", body.arg, dim=axis, hint=hint)
+        return Placed(out, body.dims)
+
+    def _concat(self, node: n.Concat) -> Placed:
+        parts = [(self.lower(p), d, p.kind) for p, d in node.parts]
+        rest = self.merge([Placed(p.arg, tuple(x for x in p.dims if x != d)) for p, d, _ in parts])
+        args = []
+        for placed, dim, kind in parts:
+            item = self.real(placed, kind) if node.kind is Kind.REAL else placed
+            if dim is None:
+                args.append(self.emit("getitem", self.expand(item, rest, node.kind), _short((None,), pad=False)))
+            else:
+                args.append(self.expand(item, (dim, *rest), node.kind))
+        return Placed(self.emit("torch.cat", args, dim=0, hint=node.hint or ""), (node.dim, *rest))
+
+    def _scatter(self, node: n.Scatter) -> Placed:
+        base, index, value = self.lower(node.base), self.lower(node.index), self.lower(node.value)
+        rest = tuple(d for d in base.dims if d != node.dim)
+        base_view = self.view(base, (node.dim, *rest))
+        if index.scalar:
+            index = Placed(self.emit("torch.full", (), index.arg, dtype="torch.int64", device=self.device()))
+        over = tuple(index.dims)
+        places = self.index_tensor(index.arg)
+        rows = self.expand(value, (*over, *rest), node.kind)
+        return Placed(self.emit("rt.put_rows", base_view, places, rows, hint=node.hint or ""), (node.dim, *rest))
+
+    def index_tensor(self, arg: Arg) -> Arg:
+        return self.emit(".long", arg)
+
+    def _solver(self, node: n.Solve) -> Placed:
+        args = [(self.lower(a), core) for a, core in node.args]
+        batch = self.merge([Placed(p.arg, tuple(d for d in p.dims if d not in core)) for p, core in args])
+        views = [self.expand(p, (*batch, *core), a.kind) for (p, core), (a, _) in zip(args, node.args, strict=True)]
+        if node.op.startswith("fn:"):
+            name = node.op[3:]
+            if name not in self.functions:
+                self.functions[name] = self.reg(name)
+            return Placed(self.emit("call", self.functions[name], *views, hint=node.hint or name), node.axes)
+        return Placed(self.emit(f"rt.{node.op}", *views, hint=node.hint or ""), (*batch, *node.axes))
+
+    # ---- nested blocks ----
+
+    def _open(self, leaves: Iterable[Leaf]) -> Block:
+        block = Block()
+        self.blocks.append((block, frozenset(map(id, leaves))))
+        self.memo.append({})
+        return block
+
+    def _close(self) -> None:
+        self.blocks.pop()
+        self.memo.pop()
+
+    def _custom(self, node: n.Custom) -> Placed:
+        home = self.level
+        leaves = [leaf for leaf, _ in node.wrt]
+        inputs = []
+        regs = []
+        for leaf, argument in node.wrt:
+            placed = self.lower(argument)
+            inputs.append(self.expand(placed, leaf.axes, argument.kind))
+            reg = self.reg(leaf.name.split(".")[0])
+            regs.append(reg)
+            self.places[leaf.name] = Placed(reg, leaf.axes)
+        forward = self._open(leaves)
+        self.level = len(self.blocks) - 1
+        value = self.lower(node.value)
+        order = tuple(node.incoming.axes)
+        result = self.expand(value, order, node.kind)
+        result = self.emit(".clone", result) if value.dims == order and not value.scalar else result
+        self._close()
+        incoming = self.reg("gradient")
+        self.places[node.incoming.name] = Placed(incoming, order)
+        backward = self._open([*leaves, node.incoming])
+        self.level = len(self.blocks) - 1
+        gradients: list[Arg] = []
+        for (leaf, _), gradient in zip(node.wrt, node.gradients, strict=True):
+            if gradient is None or leaf.kind is not Kind.REAL:
+                gradients.append(None)
+                continue
+            placed = self.real(self.lower(gradient), gradient.kind)
+            extra = tuple(d for d in placed.dims if d not in leaf.axes)
+            if extra:
+                total = self.emit(".sum", placed.arg, tuple(self.axis(placed, d) for d in extra))
+                placed = Placed(total, tuple(d for d in placed.dims if d in leaf.axes))
+            gradients.append(self.expand(placed, leaf.axes))
+        self._close()
+        self.level = home
+        out = self.reg(node.hint or "")
+        self.blocks[home][0].instructions.append(
+            CustomCall(out, tuple(inputs), tuple(regs), forward, result, incoming, backward, tuple(gradients))
+        )
+        return Placed(out, order)
+
+    def _result(self, node: n.Result) -> Placed:
+        loop = node.loop
+        key = -1 - id(loop)
+        known = next((m[key] for m in self.memo if key in m), None)
+        if known is None:
+            level = self._home(loop)
+            before, self.level = self.level, level
+            known = Placed(self._loop(loop))
+            self.level = before
+            self.memo[level][key] = known
+        axes = loop.carried[node.place].axes
+        return Placed(known.arg[node.place], axes if loop.axis is None else (loop.axis, *axes))
+
+    def _loop(self, loop: n.Loop) -> tuple[Reg, ...]:
+        home = self.level
+        count = self.lower(loop.count).arg
+        initial = [self.expand(self._as(self.lower(i), i.kind, c.kind), c.axes, c.kind) for i, c in zip(loop.initial, loop.carried, strict=True)]
+        counter = self.reg(loop.counter.name.split(".")[0])
+        self.places[loop.counter.name] = Placed(counter, scalar=True)
+        carried = []
+        for leaf in loop.carried:
+            reg = self.reg(leaf.name.split(".")[0])
+            carried.append(reg)
+            self.places[leaf.name] = Placed(reg, leaf.axes)
+        body = self._open([loop.counter, *loop.carried])
+        self.level = len(self.blocks) - 1
+        results: list[Arg] = [
+            self.expand(self._as(self.lower(b), b.kind, c.kind), c.axes, c.kind) for b, c in zip(loop.body, loop.carried, strict=True)
+        ]
+        stop = None
+        if loop.until is not None:
+            condition = self.lower(loop.until)
+            dims = condition.dims
+            done = self.reg("done")
+            frozen = Placed(done, dims)
+            for k, leaf in enumerate(loop.carried):
+                view = self.view(frozen, tuple(leaf.axes))
+                results[k] = self.emit("torch.where", view, carried[k], results[k])
+            ended = self.emit("|", done, self.expand(condition, dims, Kind.BOOL))
+            results.append(ended)
+            carried.append(done)
+            stop = len(carried) - 1
+        self._close()
+        self.level = home
+        if stop is not None:
+            shape = tuple(self.length(d.size) for d in dims)
+            initial.append(self.emit("torch.zeros", shape, dtype="torch.bool", device=self.device()))
+        outs = tuple(self.reg(r.hint) for r in carried)
+        self.blocks[home][0].instructions.append(
+            LoopCall(outs, counter, count, tuple(carried), tuple(initial), body, tuple(results), stop, loop.axis is not None, loop.backwards)
+        )
+        return outs
+
+    def _as(self, placed: Placed, kind: Kind, wanted: Kind) -> Placed:
+        return self.real(placed, kind) if wanted is Kind.REAL else placed
+
+
+ELEMENTWISE_FREE: dict[str, str] = {"argsort": "int", "rank": "int", "sort": "same", "cummax": "same"}
+
+
+def _short(places: tuple[Any, ...], pad: bool = True) -> tuple[Any, ...]:
+    """Index tuple; trailing full slices say nothing."""
+    items = list(places)
+    while pad and items and items[-1] == slice(None):
+        items.pop()
+    return tuple(items)
+
+
+def _tensor_first(first: Placed, a: Arg, b: Arg) -> tuple[Arg, Arg]:
+    return (b, a) if first.scalar else (a, b)
+
+
+def lower(program: Program, sizes: dict[str, int]) -> Code:
+    """The linear code of a checked program whose hyperparameters have values."""
+    state = Lowering(program, sizes)
+    leaves: list[Leaf] = [i.leaf for i in program.inputs]
+    leaves += [s.leaf for s in program.lasting]
+    leaves += [d.leaf for d in program.draws]
+    for leaf in leaves:
+        reg = state.reg(leaf.hint or leaf.name.replace(".", "_"))
+        state.arguments.append((reg, leaf.name))
+        state.places[leaf.name] = Placed(reg, leaf.axes)
+        if state._like is None and leaf.kind is Kind.REAL and leaf.role in ("input", "param"):
+            state._like = reg
+    for reg, name in state.arguments:
+        if state._like is None:
+            leaf = next(x for x in leaves if x.name == name)
+            if leaf.kind is Kind.REAL:
+                state._like = reg
+    if state._like is None:
+        state._like = state.reg("like")
+        state.arguments.append((state._like, ""))
+    results: list[Arg] = []
+    for value in program.values:
+        placed = state.real(state.lower(value.node), value.node.kind) if value.node.kind is Kind.BOOL else state.lower(value.node)
+        results.append(state.expand(placed, value.axes, value.node.kind))
+    updates = []
+    for name, node in program.updates.items():
+        leaf = next(s.leaf for s in program.lasting if s.name == name)
+        placed = state.lower(node)
+        results.append(state.expand(placed, leaf.axes, leaf.kind))
+        updates.append(name)
+    block = state.blocks[0][0]
+    prune(block, tuple(results))
+    functions = [(reg, name) for name, reg in state.functions.items()]
+    return Code(state.arguments, functions, block, tuple(results), tuple(updates))
+
+
+__all__ = ["INF", "Interval", "Lowering", "UnknownSize", "lower"]

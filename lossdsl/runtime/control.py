@@ -1,0 +1,75 @@
+"""Loops and declared derivatives as modules of a `torch.fx` graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossdsl.runtime.functions import finished
+
+
+class Loop(nn.Module):
+    """Runs `body(counter, *carried, *captures) -> carried` a number of times.
+
+    stop: which carried value ends the loop once all true. scan: results after each round are stacked along a new first axis at the
+    counter's place. backwards: the counter runs down.
+    """
+
+    def __init__(self, body: nn.Module, stop: int | None, scan: bool, backwards: bool):
+        super().__init__()
+        self.body = body
+        self.stop = stop
+        self.scan = scan
+        self.backwards = backwards
+
+    def forward(self, count: int, initial: tuple[Tensor, ...], captures: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        carried = tuple(initial)
+        history: list[tuple[Tensor, ...]] = []
+        for round_ in range(count):
+            counter = count - 1 - round_ if self.backwards else round_
+            carried = tuple(self.body(counter, *carried, *captures))
+            if self.scan:
+                history.append(carried)
+            if self.stop is not None and finished(carried[self.stop]):
+                break
+        if not self.scan:
+            return carried
+        if self.backwards:
+            history.reverse()
+        return tuple(torch.stack(items) for items in zip(*history, strict=True))
+
+
+class Custom(nn.Module):
+    """`forward_body(*inputs, *captures)` with the gradient `backward_body(*inputs, gradient, *captures)`."""
+
+    def __init__(self, forward_body: nn.Module, backward_body: nn.Module):
+        super().__init__()
+        self.forward_body = forward_body
+        self.backward_body = backward_body
+
+    def forward(self, inputs: tuple[Tensor, ...], forward_captures: tuple[Any, ...], backward_captures: tuple[Any, ...]) -> Tensor:
+        return DeclaredGradient.apply(  # type: ignore[no-untyped-call, no-any-return]
+            self.forward_body, self.backward_body, tuple(forward_captures), tuple(backward_captures), *inputs
+        )
+
+
+class DeclaredGradient(torch.autograd.Function):
+    """A value whose derivative the program states."""
+
+    @staticmethod
+    def forward(ctx: Any, forward_body: Any, backward_body: Any, forward_captures: Any, backward_captures: Any, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        ctx.backward_body = backward_body
+        ctx.captures = backward_captures
+        with torch.no_grad():
+            return forward_body(*inputs, *forward_captures)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,) = gradients
+        inputs = ctx.saved_tensors
+        found = ctx.backward_body(*inputs, gradient, *ctx.captures)
+        return (None, None, None, None, *found)
