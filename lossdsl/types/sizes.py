@@ -201,6 +201,16 @@ def _difference_least(size: Size) -> int | None:
                 total = total - floor.numerator  # -c*(n // d) >= -n for c <= d and n >= 0
                 continue
         total = total + Size(((monomial, coefficient),))
-    if total == size or any(c < 0 and m for m, c in total.terms):
-        return None
+    if any(c < 0 and m for m, c in total.terms):
+        return _shifted_least(total)
     return total.least
+
+
+def _shifted_least(size: Size) -> int | None:
+    """N*(N - 1) and the like: with every atom written as its least plus a rest, all coefficients may be positive."""
+    if any(isinstance(factor, Floor) for monomial, _ in size.terms for factor in monomial):
+        return None
+    shifted = size.substitute({a.name: Size.of(Atom(a.name, 0)) + a.least for a in size.atoms})
+    if any(c < 0 and m for m, c in shifted.terms):
+        return None
+    return sum(c for m, c in shifted.terms if not m)
