@@ -368,7 +368,10 @@ class _Builder:
             case "named_axis":
                 return ast.Axis(self.expr(rest[0]), name=str(first), span=self.span(tree))
             case "least_axis":
-                return ast.Axis(self.expr(first), least=self.expr(rest[0]), span=self.span(tree))
+                sign, least = rest
+                if sign != ">=":
+                    self.diagnostics.report("E004", "an axis has a least length, written with `>=`", self.span(tree), help="write [N >= 2]")
+                return ast.Axis(self.expr(first), least=self.expr(least), span=self.span(tree))
             case _:
                 return ast.Axis(self.expr(first), span=self.span(tree))
 
