@@ -194,7 +194,7 @@ class Context:
             return base
         if whole:
             return self.require(base, Interval(nonzero=True), "pow", span)
-        if power.positive:
+        if power.low >= 0:  # 0^0 is 1
             return self.require(base, Interval(0), "pow", span)
         return self.require(base, Interval(0, low_open=True), "pow", span)
 

@@ -127,14 +127,21 @@ class Ranges:
         return found
 
     def _jensen(self, node: n.Apply) -> bool:
-        """logsumexp_d(x) - x read at any place, and max_d(x) - x, are not negative."""
+        """logsumexp_d(x) and max_d(x) minus x read at any place, or minus its mean, are not negative."""
         top, below = node.args
         if not (isinstance(top, n.Reduce) and top.op in ("logsumexp", "max") and top.guard is None):
             return False
         body = top.body
         if below is body:
             return True
-        return isinstance(below, n.At) and below.body is body and below.default is None and {d for d, _ in below.mapping} <= set(top.bound)
+        if isinstance(below, n.Reduce):
+            return below.op in ("mean", "max", "min") and below.body is body and below.guard is None and set(below.bound) <= set(top.bound)
+        if not isinstance(below, n.At) or below.default is not None:
+            return False
+        if below.body is body and {d for d, _ in below.mapping} <= set(top.bound):
+            return True
+        # x[n, k] - the body may itself be a read, x[n]
+        return len(top.bound) == 1 and any(self.graph.at(body, {top.bound[0]: index}) is below for _, index in below.mapping)
 
     def _reduce(self, node: n.Reduce, facts: Facts) -> Interval:
         inner = facts if node.guard is None else facts | self.facts_of(node.guard)

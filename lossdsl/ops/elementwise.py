@@ -66,7 +66,7 @@ def _power_range(a: Interval, b: Interval) -> Interval:
             return Interval(0, 1, low_open=True)
         return POSITIVE
     if a.low >= 0:
-        if b.positive and a.high <= 1:
+        if b.low >= 0 and a.high <= 1:
             return Interval(0, 1)
         return NONNEGATIVE
     return ANY
