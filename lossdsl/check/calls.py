@@ -20,6 +20,7 @@ from lossdsl.types.sizes import Size
 
 _OPERATORS = {"add", "sub", "mul", "div", "neg", "floordiv", "mod", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "cosine", "min", "max"}
 _FUNCTIONS = {name: name for name in ELEMENTWISE if name not in _OPERATORS}
+_COMPARE = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
 SPECIAL = ("where", "min", "max", "cos", "concat", "stack")
 
 
@@ -543,6 +544,8 @@ def _related(ctx: Context, node: object, op: str, limit: object) -> bool:
     assert isinstance(limit, Node)
     if node is limit:
         return op in ("<=", ">=")
+    if ctx.graph.apply(_COMPARE[op], node, limit) in ctx.facts | ctx.axioms:
+        return True
     difference = ctx.interval(ctx.graph.apply("sub", node, limit))
     wanted = {">": Interval(0, low_open=True), ">=": Interval(0), "<": Interval(high=0, high_open=True), "<=": Interval(high=0)}[op]
     return difference.within(wanted)

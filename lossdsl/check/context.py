@@ -114,7 +114,9 @@ class Context:
         """The axis that a definition's variable becomes: the one it ranges over, or another of that length."""
         taken = set(taken)
         if found.axis is not None and found.axis not in taken and not found.axis.index:
-            return found.axis
+            # c[j] = f(s[0, j]) is a vector over N, not over the second N of s: N, N
+            first = (Dim(found.size, copy, label=found.axis.label) for copy in range(found.axis.copy))
+            return next((d for d in first if d not in taken and d not in scope.reserved), found.axis)
         for dim in scope.axes.values():
             if dim.size == found.size and dim not in taken and not dim.index:
                 return dim

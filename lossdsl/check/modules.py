@@ -115,7 +115,10 @@ class Library:
                 self.diagnostics.report("E015", f"{'.'.join(use.path)} uses this file in turn", use.span, help="move what both need into a third file")
                 return None
             text = read_text(path, self.diagnostics)
-            return None if text is None else self._module(name if base == root else str(path), text, key, path.parent)
+            if text is None:
+                return None
+            self.sources[name] = text
+            return self._module(name if base == root else str(path), text, key, path.parent)
         near = suggest(use.path[-1], module_names())
         self.diagnostics.report(
             "E014",

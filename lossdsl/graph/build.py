@@ -225,11 +225,13 @@ class Graph:
     ) -> tuple[Node, ...]:
         key = ("loop", id(counter), id(count), tuple(map(id, carried + initial + body)), id(until), axis, backwards)
         loop = self._intern(key, n.Loop(counter, count, carried, initial, body, until, axis, backwards))
-        extra = frozenset((axis,)) if axis is not None else frozenset()
-        return tuple(
-            self._intern(("result", id(loop), k), n.Result(loop, k, kind=leaf.kind, dims=leaf.dims | extra))
-            for k, leaf in enumerate(carried)
-        )
+        return tuple(self.result(loop, k) for k in range(len(carried)))
+
+    def result(self, loop: n.Loop, place: int) -> Node:
+        """The place-th carried value of a loop."""
+        leaf = loop.carried[place]
+        extra = frozenset((loop.axis,)) if loop.axis is not None else frozenset()
+        return self._intern(("result", id(loop), place), n.Result(loop, place, kind=leaf.kind, dims=leaf.dims | extra))  # type: ignore[no-any-return]
 
     # ---- reading at other positions ----
 

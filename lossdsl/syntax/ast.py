@@ -322,11 +322,14 @@ class Function(Node):
 
 @dataclass(frozen=True)
 class Module(Node):
+    """A file. broken: the names of declarations that did not parse, which are reported already."""
+
     source: Source = field(compare=False, repr=False)
     doc: str | None
     uses: tuple[Use, ...]
     records: tuple[Record, ...]
     functions: tuple[Function, ...]
+    broken: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def losses(self) -> tuple[Function, ...]:

@@ -1,35 +1,31 @@
 """Text to syntax tree: `parse(source, diagnostics)`.
 
-The grammar is the file `grammar/lossdsl.lark`; this module turns lark's tree into `ast` nodes and lark's errors into
-diagnostics. Bounded work: the text's length, its nesting and its depth have limits.
+The grammar is the file `grammar/lossdsl.lark`; this module turns lark's tree into `ast` nodes. A text that does not parse as
+a whole is parsed declaration by declaration, so that each broken one is reported and the sound ones are still checked;
+`mistakes` words the findings. Bounded work: the text's length, its nesting and its depth have limits.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 from lark.indenter import DedentError, Indenter
 
 from lossdsl.resources import grammar_text
-from lossdsl.syntax import ast
+from lossdsl.syntax import ast, mistakes
 from lossdsl.syntax.diagnostics import Diagnostics
 from lossdsl.syntax.source import Source, Span
+from lossdsl.syntax.tokens import Part, part, split
 
 MAX_TEXT = 1_000_000
-MAX_NESTING = 100
 MAX_DEPTH = 400
-
-_LOOK_ALIKES = {
-    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=", "“": '"',
-    "”": '"', "‘": '"', "’": '"', "∞": "inf", "π": "pi", "∑": "sum", "∏": "prod", "→": "->", "≔": ":=", "\u00a0": "a space",
-    "\u2003": "a space", "\u3000": "a space", "²": "^2", "³": "^3", "√": "sqrt", "∈": "in", "λ": "lam", "τ": "tau", "β": "beta",
-    "α": "alpha", "γ": "gamma", "η": "eta", "ρ": "rho", "σ": "sigma", "θ": "theta", "μ": "mu", "ε": "eps", "δ": "delta",
-    "φ": "phi", "ψ": "psi", "ω": "omega",
-}  # fmt: skip
+MAX_SHOWN = 20
+"""Broken declarations of one text that are reported."""
 
 
 class _Indentation(Indenter):
@@ -41,96 +37,168 @@ class _Indentation(Indenter):
     tab_len = 8
 
 
+class _OneLine(_Indentation):
+    """For a lone expression: line ends mean nothing."""
+
+    def handle_NL(self, token: Token) -> Iterator[Token]:  # noqa: ARG002, N802 - lark's interface
+        return iter(())
+
+
 @cache
 def _lark(start: str) -> Lark:
     return Lark(
         grammar_text(),
         parser="lalr",
-        postlex=_Indentation(),
+        postlex=_OneLine() if start == "expr" else _Indentation(),
         propagate_positions=True,
         maybe_placeholders=True,
         start=start,
     )
 
 
+@cache
+def _literals() -> dict[str, str]:
+    """What the terminals of the grammar look like, for those that are fixed words."""
+    return {t.name: t.pattern.value for t in _lark("start").terminals if t.pattern.type == "str"}
+
+
 def parse(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
-    """The module that a source holds, or None after reporting why it is none."""
-    if not _acceptable(source, diagnostics):
+    """The module that a source holds, as far as it is sound, after reporting why the rest is not; None where nothing is."""
+    if _too_long(source, diagnostics):
         return None
-    tree = _tree(source, "start", diagnostics)
-    return None if tree is None else _Builder(source, diagnostics).module(tree)
+    if _plain(source.text):
+        tree = _try(source, Part(0, len(source.text), ()), "start")
+        if tree is not None:
+            return _Builder(source, diagnostics).module(tree)
+    return _piecewise(source, diagnostics)
 
 
 def parse_expression(source: Source, diagnostics: Diagnostics) -> ast.Expr | None:
     """A lone expression, as given to `lossdsl compile -e`."""
-    if not _acceptable(source, diagnostics):
+    if _too_long(source, diagnostics):
         return None
-    tree = _tree(source, "expr", diagnostics)
-    if tree is None:
-        return None
-    return _Builder(source, diagnostics).expr(tree)
+    whole = part(source, 0, len(source.text))
+    found = mistakes.before(source, whole)
+    if found is None:
+        tree = _try(source, whole, "expr")
+        if tree is not None:
+            return _Builder(source, diagnostics).expr(tree)
+        found = _finding(source, whole, "expr")
+    found.report(diagnostics)
+    return None
 
 
-# ---- before and around lark ----------------------------------------------------------------
+# ---- as a whole, or in parts ---------------------------------------------------------------
 
 
-def _acceptable(source: Source, diagnostics: Diagnostics) -> bool:
-    text = source.text
-    if len(text) > MAX_TEXT:
-        diagnostics.report("E001", f"this text is longer than {MAX_TEXT:,} characters", Span(source, 0, 1))
+def _too_long(source: Source, diagnostics: Diagnostics) -> bool:
+    if len(source.text) <= MAX_TEXT:
         return False
-    depth = 0
-    for match in re.finditer(r'"""[\s\S]*?(?:"""|\Z)|"[^"\n]*"|#[^\n]*|[\[\]()]|[^\x00-\x7f]|[\x00-\x08\x0b\x0e-\x1f\x7f]', text):
-        found = match.group()
-        if found in ("[", "("):
-            depth += 1
-            if depth > MAX_NESTING:
-                diagnostics.report(
-                    "E003",
-                    f"brackets are nested more than {MAX_NESTING} deep",
-                    Span(source, match.start(), match.end()),
-                    help="give inner parts a name of their own",
-                )
-                return False
-        elif found in ("]", ")"):
-            depth = max(depth - 1, 0)
-        elif not found.isascii() and found[0] not in '"#' or ord(found[0]) < 32 or ord(found[0]) == 127:
-            _report_character(source, match.start(), diagnostics)
-            return False
+    diagnostics.report("E001", f"this text is longer than {MAX_TEXT:,} characters", Span(source, 0, 1), help="split it into files that use each other")
     return True
 
 
-def _report_character(source: Source, at: int, diagnostics: Diagnostics) -> None:
-    char = source.text[at]
-    meant = _LOOK_ALIKES.get(char)
-    shown = char if char.isprintable() else f"\\x{ord(char):02x}"
-    diagnostics.report(
-        "E002",
-        f"the character {shown!r} (U+{ord(char):04X}) cannot stand in a program",
-        Span(source, at, at + 1),
-        help=f"write {meant}" if meant else "names are made of ASCII letters, digits and _; other characters may stand in comments and docstrings",
-    )
+_QUIET = re.compile(r'"""[\s\S]*?"""|"[^"\n]*"|#[^\n]*|([^\x20-\x7e\n])')
 
 
-def _tree(source: Source, start: str, diagnostics: Diagnostics) -> Tree[Token] | None:
-    text = source.text if start == "expr" else source.text + "\n"
+def _plain(text: str) -> bool:
+    """Is every character outside of docstrings and comments a printable ASCII character or a line end?"""
+    return all(m.group(1) in (None, "\r") for m in _QUIET.finditer(text))
+
+
+def _piecewise(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
+    builder = _Builder(source, diagnostics)
+    pieces: list[ast.Module] = []
+    broken: set[str] = set()
+    shown = 0
+    swallowing = False
+    parts = split(source)
+    for k, piece in enumerate(parts):
+        if swallowing and piece.keyword is None:
+            continue
+        swallowing = False
+        found = mistakes.before(source, piece)
+        tree = _try(source, piece, "start") if found is None else None
+        if tree is not None and (piece.keyword is not None or k == 0):
+            pieces.append(builder.at(piece.start).module(tree))
+            continue
+        # lines at the left margin below a broken declaration mostly belong to it
+        following = next((p for p in parts[k + 1 : k + 2] if p.keyword is None), None)
+        swallowing = following is not None
+        broken |= piece.names
+        if shown < MAX_SHOWN:
+            if found is None:
+                found = mistakes.misplaced(source, piece.tokens[0]) if tree is not None else _finding(source, piece, "start")
+            found.report(diagnostics)
+            shown += 1
+    if shown:
+        return _joined(source, pieces, broken)
+    whole = part(source, 0, len(source.text))
+    tree = _try(source, whole, "start")
+    if tree is not None:
+        return builder.module(tree)
+    _finding(source, whole, "start").report(diagnostics)
+    return None
+
+
+def _joined(source: Source, pieces: list[ast.Module], broken: set[str]) -> ast.Module | None:
+    uses = tuple(u for p in pieces for u in p.uses)
+    records = tuple(r for p in pieces for r in p.records)
+    functions = tuple(f for p in pieces for f in p.functions)
+    if broken and not (uses or records or functions):
+        return None
+    doc = next((p.doc for p in pieces if p.doc is not None), None)
+    return ast.Module(source, doc, uses, records, functions, frozenset(broken), span=Span(source, 0, len(source.text)))
+
+
+def _try(source: Source, piece: Part, start: str) -> Tree[Token] | None:
     try:
-        tree = _lark(start).parse(text)
-    except UnexpectedInput as error:
-        _report_syntax(source, error, diagnostics)
+        return _parsed(source, piece, start)
+    except (UnexpectedInput, DedentError, AssertionError, _TooDeep):
         return None
-    except DedentError:
-        _report_dedent(source, diagnostics)
-        return None
+
+
+class _TooDeep(Exception):  # noqa: N818 - control flow
+    pass
+
+
+def _parsed(source: Source, piece: Part, start: str) -> Tree[Token]:
+    """Lark's tree of a part, its positions counted from the part's beginning."""
+    text = source.text[piece.start : piece.end]
+    tree = _lark(start).parse(text if start == "expr" else text + "\n")
     if isinstance(tree, Tree) and _depth(tree) > MAX_DEPTH:
-        diagnostics.report(
-            "E003",
-            f"this expression is more than {MAX_DEPTH} operations deep",
-            Span(source, tree.meta.start_pos, tree.meta.start_pos + 1),
-            help="give parts of it a name of their own",
-        )
-        return None
+        raise _TooDeep
     return tree
+
+
+def _finding(source: Source, piece: Part, start: str) -> mistakes.Finding:
+    """Why a part does not parse."""
+    beginning = Span(source, piece.start, min(piece.start + 1, max(len(source.text), piece.start + 1)))
+    try:
+        _parsed(source, piece, start)
+    except _TooDeep:
+        return mistakes.Finding("E003", f"this is more than {MAX_DEPTH} operations deep", beginning, "give parts of the formula a name of their own")
+    except DedentError:
+        return mistakes.Finding("E005", "the indentation of this part matches no open block", beginning, "indent with four spaces everywhere")
+    except AssertionError:
+        return mistakes.Finding("E008", "a bracket of this part closes nothing", beginning)
+    except UnexpectedInput as error:
+        return mistakes.explain(_stop(source, piece, error))
+    return mistakes.Finding("E004", "this part does not belong here", beginning)
+
+
+def _stop(source: Source, piece: Part, error: UnexpectedInput) -> mistakes.Stop:
+    kind, at = "character", error.pos_in_stream or 0
+    if isinstance(error, UnexpectedToken):
+        kind = error.token.type
+        at = error.token.start_pos if error.token.start_pos is not None else len(source.text)
+    at += piece.start
+    k = next((k for k, t in enumerate(piece.tokens) if t.start >= at or t.end > at), len(piece.tokens))
+    if kind == "$END":
+        k = len(piece.tokens)
+    interactive = getattr(error, "interactive_parser", None)
+    accepts = frozenset(interactive.accepts()) if interactive is not None else frozenset(getattr(error, "expected", ()) or ())
+    return mistakes.Stop(source, piece, k, kind, accepts, mistakes.expectation(accepts, _literals()))
 
 
 def _depth(tree: Tree[Token]) -> int:
@@ -143,136 +211,28 @@ def _depth(tree: Tree[Token]) -> int:
     return deepest
 
 
-def _report_dedent(source: Source, diagnostics: Diagnostics) -> None:
-    widths = [0]
-    offset = 0
-    for line in source.text.splitlines(keepends=True):
-        stripped = line.strip()
-        if stripped and not stripped.startswith("#"):
-            width = len(line) - len(line.lstrip(" \t"))
-            while widths and width < widths[-1]:
-                widths.pop()
-            if width not in widths:
-                if width < max(widths, default=0) or not widths:
-                    break
-                widths.append(width)
-        offset += len(line)
-    diagnostics.report(
-        "E005",
-        "this line's indentation matches no open block",
-        Span(source, min(offset, max(len(source.text) - 1, 0)), min(offset + 1, len(source.text))),
-        help="indent it like the first line of the block that it belongs to",
-    )
-
-
-_TOKEN_WORDS = {
-    "NAME": "a name", "NUMBER": "a number", "STRING": "a docstring", "_NL": "the end of the line", "_INDENT": "an indented block",
-    "_DEDENT": "the end of the block", "$END": "the end of the file", "BOUND": "a comparison", "EQUALITY": "a comparison",
-    "ADDITIVE": "+ or -", "MULTIPLICATIVE": "* or /", "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COLON": ":", "COMMA": ",",
-    "EQUAL": "=", "SEMICOLON": ";", "CIRCUMFLEX": "^", "VBAR": "|", "DOT": ".", "TILDE": "~", "__ANON_0": "->", "MINUS": "-",
-}  # fmt: skip
-
-
-def _report_syntax(source: Source, error: UnexpectedInput, diagnostics: Diagnostics) -> None:
-    at = min(max(error.pos_in_stream or 0, 0), max(len(source.text) - 1, 0))
-    if isinstance(error, UnexpectedCharacters):
-        char = source.text[at : at + 1] or " "
-        span = Span(source, at, at + 1)
-        if char == '"':
-            diagnostics.report("E004", "this docstring is never closed", span, help='end it with """')
-            return
-        helps = {"&": "write `and`", "!": "write `not`, or `!=` for unequal", "@": "write dot(x, y) or sum[k](a[i, k] * b[k, j])",
-                 "'": 'docstrings stand in """', "{": "use ( and ) or [ and ]", "$": None}  # fmt: skip
-        diagnostics.report("E004", f"{char!r} has no meaning here", span, help=helps.get(char))
-        return
-    token = error.token if isinstance(error, UnexpectedToken) else Token("$END", "")
-    expected = set(getattr(error, "expected", ()) or ())
-    _report_token(source, token, expected, at, diagnostics)
-
-
-def _report_token(source: Source, token: Token, expected: set[str], at: int, diagnostics: Diagnostics) -> None:
-    kind = token.type
-    if kind == "$END":
-        last = len(source.text.rstrip()) - 1
-        diagnostics.report(
-            "E004", "the text ends too early", Span(source, max(last, 0), max(last + 1, 1)), help=_expectation(expected)
-        )
-        return
-    start = token.start_pos if token.start_pos is not None else at
-    if kind in ("_NL", "_DEDENT"):
-        start = _line_end(source, start)
-        message, width = "this line ends too early", 1
-    elif kind == "_INDENT":
-        start = _first_of_line(source, start)
-        message, width = "this line is indented without need", 1
-    else:
-        message, width = f"{str(token)!r} is not expected here", max(len(token), 1)
-    span = Span(source, start, min(start + width, max(len(source.text), start + 1)))
-    diagnostics.report("E004", message, span, help=_hint(source, token, expected))
-
-
-def _line_end(source: Source, at: int) -> int:
-    at = min(at, len(source.text))
-    while at > 0 and (at >= len(source.text) or source.text[at] in " \t\r\n"):
-        at -= 1
-    return at
-
-
-def _first_of_line(source: Source, at: int) -> int:
-    while at < len(source.text) and source.text[at] in " \t\r\n":
-        at += 1
-    return min(at, max(len(source.text) - 1, 0))
-
-
-def _hint(source: Source, token: Token, expected: set[str]) -> str:
-    before = source.text[: token.start_pos or 0].rstrip()
-    line = before.rsplit("\n", 1)[-1].strip()
-    if token.type == "EQUAL" and "EQUALITY" in expected:
-        return "a comparison is written =="
-    if token.value == "if":
-        return "a choice is written where(condition, a, b)"
-    if token.value == "for":
-        return "write a binder, sum[i](..), or a loop: repeat l < n with x = x0:"
-    if token.value == "return":
-        return "the last expression of a block is its value; write it alone"
-    if token.value in ("lambda", "import", "class", "while"):
-        return f"there is no {token.value} in the language; see docs/language.md"
-    if token.type == "MULTIPLICATIVE" and before.endswith("*"):
-        return "a power is written ^"
-    if token.type == "_INDENT" and line.endswith(")"):
-        return "end the line above with a colon"
-    if token.type == "_NL" and re.match(r"(def|loss|record|repeat|scan|backward)\b", line) and not line.endswith(":"):
-        return "end the line with a colon"
-    return _expectation(expected)
-
-
-def _expectation(expected: set[str]) -> str:
-    words = sorted({_TOKEN_WORDS.get(t, t.lower() if t.isupper() else t) for t in expected})
-    if not words:
-        return "see docs/language.md for what can stand here"
-    if len(words) > 8:
-        starts = {"NAME", "NUMBER", "LPAR"}
-        return "an expression can stand here" if starts <= expected else "expected " + ", ".join(words[:8]) + ", .."
-    return "expected " + (words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1])
-
-
 # ---- lark's tree to ast --------------------------------------------------------------------
 
 
 class _Builder:
     """One method a rule; `span` gives every node its place."""
 
-    def __init__(self, source: Source, diagnostics: Diagnostics):
+    def __init__(self, source: Source, diagnostics: Diagnostics, offset: int = 0):
         self.source = source
         self.diagnostics = diagnostics
+        self.offset = offset
+
+    def at(self, offset: int) -> _Builder:
+        """The same for a part of the text that begins there."""
+        return _Builder(self.source, self.diagnostics, offset)
 
     def span(self, tree: Tree[Token] | Token) -> Span:
         if isinstance(tree, Token):
-            return Span(self.source, tree.start_pos or 0, tree.end_pos or 0)
+            return Span(self.source, (tree.start_pos or 0) + self.offset, (tree.end_pos or 0) + self.offset)
         meta = tree.meta
         if meta.empty:
-            return Span(self.source, 0, 0)
-        return Span(self.source, meta.start_pos, meta.end_pos)
+            return Span(self.source, self.offset, self.offset)
+        return Span(self.source, meta.start_pos + self.offset, meta.end_pos + self.offset)
 
     def module(self, tree: Tree[Token]) -> ast.Module:
         doc, *items = tree.children

@@ -137,23 +137,22 @@ class Part:
         return frozenset(words[1:2]) if self.keyword and len(self.tokens) > 1 and self.tokens[1].kind == "name" else frozenset()
 
 
-def split(source: Source, tokens: list[Token]) -> list[Part]:
+def split(source: Source) -> list[Part]:
     """The parts of a text: a new one begins with every line at the left margin that no bracket or docstring encloses, and
     with every declaration even there."""
+    words = [t for t in scan(source.text) if not t.is_comment]
     starts: list[int] = []
-    words = [t for t in tokens if not t.is_comment]
     for k, token in enumerate(words):
         if not token.first or source.line_column(token.start)[1] != 1:
             continue
         if token.depth == 0 or (token.text in DECLARATIONS and k + 1 < len(words) and words[k + 1].kind == "name"):
-            starts.append(k)
-    if not starts or starts[0] != 0:
-        starts.insert(0, 0)
-    parts = []
-    for k, begin in enumerate(starts):
-        stop = starts[k + 1] if k + 1 < len(starts) else len(words)
-        inside = tuple(words[begin:stop])
-        end = words[stop].start if stop < len(words) else len(source.text)
-        if inside:
-            parts.append(Part(inside[0].start, end, inside))
-    return parts
+            starts.append(token.start)
+    if words and (not starts or starts[0] != words[0].start):
+        starts.insert(0, words[0].start)
+    ends = [*starts[1:], len(source.text)]
+    return [part(source, start, end) for start, end in zip(starts, ends, strict=False)]
+
+
+def part(source: Source, start: int, end: int) -> Part:
+    """The stretch of a text as a part, its brackets counted anew."""
+    return Part(start, end, tuple(t for t in scan(source.text, start, end) if not t.is_comment))

@@ -1,0 +1,72 @@
+"""From a resolved function to a `CompiledLoss`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossdsl.backends.fx import emit_fx
+from lossdsl.backends.lower import UnknownSize, lower
+from lossdsl.check.properties import derive
+from lossdsl.check.resolve import Recipe, Resolved, build, rebuild
+from lossdsl.check.signature import signature
+from lossdsl.check.values import LastingSpec, Program, Tensor as Value
+from lossdsl.graph.rewrite import rewritten
+from lossdsl.runtime.module import CompiledLoss, sampled
+from lossdsl.syntax.diagnostics import Diagnostic, LossError
+
+
+def compiled(resolved: Resolved, options: Mapping[str, Any], rewrites: bool = True) -> CompiledLoss:
+    """Check, rewrite, lower and wrap. Raises LossError."""
+    program = build(resolved, options)
+    return assemble(program, replace(resolved.recipe, options=dict(options)), rewrites)
+
+
+def from_recipe(recipe: Recipe) -> CompiledLoss:
+    """Build a loss again, as unpickling does."""
+    return assemble(build(rebuild(recipe), recipe.options), recipe, True)
+
+
+def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:
+    """The module of a checked program."""
+    sizes = {name: int(value) for name, value in recipe.options.items() if name[:1].isupper()}
+    described = signature(program)
+    properties = derive(program)
+    final = rewritten(program) if rewrites else program
+    try:
+        code = lower(final, sizes)
+    except UnknownSize as error:
+        raise LossError([Diagnostic("E061", f"nothing tells the length {error.name}", program.function.name_span,
+                                    help=f"give it to the loader: lossdsl.load(.., {error.name}=..)")]) from None  # fmt: skip
+    module = emit_fx(code, program.name)
+    initializers = {spec.name: _initializer(program, spec) for spec in program.lasting}
+    return CompiledLoss(final, code, module, described, properties, recipe, sizes, initializers, formula_of(program))
+
+
+def formula_of(program: Program) -> str:
+    """The text of the function as the user wrote it."""
+    span = program.function.span
+    return re.sub(r"\s+\Z", "", span.text)
+
+
+def _initializer(program: Program, spec: LastingSpec) -> Callable[[dict[str, int], torch.dtype, torch.device], Tensor]:
+    def make(sizes: dict[str, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        shape = [d.size.value(sizes) for d in spec.leaf.axes]
+        if spec.distribution is not None:
+            numbers = [program.graph.static(a) for a in spec.arguments]
+            return sampled(spec.distribution, [float(x) for x in numbers if x is not None], shape, dtype, device)
+        assert spec.initial is not None
+        alone = Program(program.name, program.module, program.function, program.graph, program.ranges, hypers=program.hypers)
+        alone.values = (Value(spec.initial, spec.leaf.axes),)
+        code = lower(alone, sizes)
+        like = torch.zeros((), dtype=dtype if dtype.is_floating_point else torch.float64, device=device)
+        with torch.no_grad():
+            found = emit_fx(code, spec.name)(like)[0]
+        return found.to(dtype).expand(shape).contiguous().clone()  # type: ignore[no-any-return]
+
+    return make
