@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +59,19 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
         print("  " + "  ".join(cells).rstrip())
 
 
-def mean_and_error(values: Sequence[float], digits: int = 2) -> str:
+def mean_and_error(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
     """`mean ± standard error` of repeated measurements."""
     sample = np.asarray(values, dtype=float)
     error = sample.std(ddof=1) / np.sqrt(len(sample)) if len(sample) > 1 else float("nan")
     return f"{sample.mean():.{digits}f} ± {error:.{digits}f}"
+
+
+def expectations(claims: Mapping[str, bool], options: Options) -> None:
+    """Print what is expected of a full run, and whether this run shows it."""
+    short = " (--quick trains too little to show all)" if options.quick else ""
+    print(f"\nExpected, and seen in this run{short}:")
+    for claim, seen in claims.items():
+        print(f"  [{'yes' if seen else 'no':>3}] {claim}")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from _common import parser, save, start, table
+from _common import Options, expectations, parser, save, start, table
 from _language_model import LanguageModel, pretrain
 from _text import LONGEST, SOURCES, Pairs, Vocabulary, Words, prompts, sentences
 from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def prefer(
     return history
 
 
-def report(histories: dict[str, list[Moment]]) -> None:
+def report(histories: dict[str, list[Moment]], options: Options) -> None:
     """Print the measurements, what was expected of them, and whether it came."""
     head = ["step", "chosen", "(trained)", "rejected", "margin", "accuracy"]
     for formula, history in histories.items():
@@ -144,24 +144,20 @@ def report(histories: dict[str, list[Moment]]) -> None:
         "\nchosen answer changed (in brackets: on pairs trained on), that of the rejected one, and the margin"
         "\nbetween them. Accuracy is the share of pairs whose real answer is the likelier one for the model."
     )
-    alone, both = (history[-1] for history in histories.values())
-    first = histories[OBJECTIVES[0]][0]
-    expected = {
-        f"DPO alone makes the chosen answers less likely ({alone.chosen:+.1f} nats)": alone.chosen < -1,
-        f"with imitation they stay ({both.chosen:+.1f} held out, {both.trained_chosen:+.1f} trained on)": (
-            both.chosen > 0.2 * alone.chosen and both.trained_chosen > 0
-        ),
-        f"the margin grows with both ({alone.margin:+.1f} and {both.margin:+.1f})": min(
-            alone.margin, both.margin
-        )
-        > 0.5,
-        f"so does accuracy (from {first.accuracy:.0%} to {alone.accuracy:.0%} and {both.accuracy:.0%})": (
-            min(alone.accuracy, both.accuracy) > first.accuracy
-        ),
-    }
-    print("\nExpected, and seen in this run:")
-    for claim, seen in expected.items():
-        print(f"  [{'yes' if seen else 'no':>3}] {claim}")
+    first, alone, both = histories[OBJECTIVES[0]][0], *(history[-1] for history in histories.values())
+    falls = alone.chosen < -1
+    stays = both.chosen > 0.2 * alone.chosen and both.trained_chosen > 0
+    grows = min(alone.margin, both.margin) > 0.5
+    rises = min(alone.accuracy, both.accuracy) > first.accuracy
+    expectations(
+        {
+            f"DPO alone makes the chosen answers less likely ({alone.chosen:+.1f} nats)": falls,
+            f"with imitation they stay ({both.chosen:+.1f}, trained on {both.trained_chosen:+.1f})": stays,
+            f"the margin grows with both ({alone.margin:+.1f} and {both.margin:+.1f})": grows,
+            f"so does accuracy ({first.accuracy:.0%} to {alone.accuracy:.0%} and {both.accuracy:.0%})": rises,
+        },
+        options,
+    )
 
 
 def plot(histories: dict[str, list[Moment]]) -> Figure:
@@ -198,7 +194,7 @@ def main() -> None:
     )
     args = flags.parse_args()
     options = start(args)
-    steps, pairs, held = (60, 256, 100) if options.quick else (600, 2000, 300)
+    steps, pairs, held, updates = (60, 256, 100, 8) if options.quick else (600, 2000, 300, 96)
 
     texts = sentences(("numpy",) if options.quick else SOURCES)
     random.shuffle(texts)
@@ -221,10 +217,8 @@ def main() -> None:
         weights = {"beta": args.beta} if "beta" in formula else {}
         torch.manual_seed(options.seed)
         loss = lossdsl.compile(formula, **weights)
-        histories[formula] = prefer(
-            loss, formula, reference, data[held:], data[:held], 8 if options.quick else 96
-        )
-    report(histories)
+        histories[formula] = prefer(loss, formula, reference, data[held:], data[:held], updates)
+    report(histories, options)
     save(plot(histories), options.out / "preference_text.png")
 
 
