@@ -76,9 +76,10 @@ def _deep_recursion() -> Iterator[None]:
 def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Program) -> None:
     scope = Scope(module, function)
     _check_names(ctx, function)
-    _declare_axes(ctx, scope, module, function)
+    declared = _declare_axes(ctx, scope, module, function)
     for parameter in function.hyperparameters:
         _hyper(ctx, scope, parameter, program)
+    types.declare_named(ctx, scope, declared)
     for parameter in function.parameters:
         _parameter(ctx, scope, module, parameter, program)
     found = statements.body(ctx, scope, function)
@@ -146,7 +147,8 @@ def _record_fields(ctx: Context, module: LoadedModule, kind: ast.ArrayType, reco
     return out
 
 
-def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: ast.Function) -> None:
+def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: ast.Function) -> list[ast.Type]:
+    """Axis names that the parameters' shapes and domains mention; the parameters' types, records taken apart."""
     declared: list[ast.Type] = []
     for parameter in function.parameters:
         kind = parameter.type
@@ -159,10 +161,12 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
     bounds += [b.limit for p in function.hyperparameters if isinstance(p.type, ast.ArrayType) for b in p.type.bounds]
     from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need this module's neighbours
 
+    named = {*scope.axes, *types.named_axes(declared)}
     for limit in bounds:
         for item in walk(limit):
-            if isinstance(item, ast.Name) and types.is_axis_name(item.id) and item.id not in scope.axes:
+            if isinstance(item, ast.Name) and types.is_axis_name(item.id) and item.id not in named:
                 types.axis_dims(ctx, scope, (ast.Axis(item, span=item.span),), declare=True)
+    return declared
 
 
 def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Program) -> None:

@@ -115,15 +115,27 @@ def _least(ctx: Context, scope: Scope, axis: ast.Axis) -> int:
     return found.constant
 
 
+def named_axes(types: list[ast.Type]) -> dict[str, ast.Axis]:
+    """The names given to lengths that are written as arithmetic, as in `real[M = 2*N]`."""
+    return {a.name: a for kind in types if isinstance(kind, ast.ArrayType) for a in kind.axes if a.name is not None}
+
+
+def declare_named(ctx: Context, scope: Scope, types: list[ast.Type]) -> None:
+    """Make those names known, once the axes and hyperparameters in their arithmetic are."""
+    for name, axis in named_axes(types).items():
+        scope.axes.setdefault(name, _axis_dim(ctx, scope, axis, declare=True))
+
+
 def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dict[str, ast.Record]) -> None:
     """Make the plain axis names of these shapes known first, so that `real[2*N]` may stand before `real[N]`."""
+    named = named_axes(types)
     for kind in types:
         if isinstance(kind, ast.FunctionType):
             declare_axes(ctx, scope, [*kind.parameters, kind.result], records)
             continue
         axes = sorted(kind.axes, key=lambda a: a.least is None)
         for axis in axes:
-            if isinstance(axis.size, ast.Name) and is_axis_name(axis.size.id) and axis.name is None:
+            if isinstance(axis.size, ast.Name) and is_axis_name(axis.size.id) and axis.name is None and axis.size.id not in named:
                 existing = scope.axes.get(axis.size.id)
                 if existing is not None and axis.least is not None:
                     atom = existing.size.atom
