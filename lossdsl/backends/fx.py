@@ -30,12 +30,17 @@ def emit_fx(code: Code, name: str) -> fx.GraphModule:
     return _module(code.block, arguments, code.results, name)
 
 
-def _module(block: Block, arguments: list[Reg], results: tuple[Arg, ...], name: str) -> fx.GraphModule:
+def _module(block: Block, arguments: list[Reg], results: tuple[Arg, ...], title: str) -> fx.GraphModule:
     root = nn.Module()
     graph = fx.Graph()
     env: dict[Reg, fx.Node] = {}
+    names: set[str] = set()
     for reg in arguments:
-        env[reg] = graph.placeholder(_name(reg))
+        name = base = _name(reg)
+        while name.lower() in names:  # fx lowers the case of names, so that W and w would meet
+            name = f"{base}_{len(names)}"
+        names.add(name.lower())
+        env[reg] = graph.placeholder(name)
     for instruction in block.instructions:
         match instruction:
             case Call():
@@ -46,7 +51,7 @@ def _module(block: Block, arguments: list[Reg], results: tuple[Arg, ...], name: 
                 _custom(graph, root, instruction, env)
     graph.output(tuple(_value(r, env) for r in results))
     graph.lint()
-    return fx.GraphModule(root, graph, class_name=re.sub(r"\W", "_", name) or "Loss")
+    return fx.GraphModule(root, graph, class_name=re.sub(r"\W", "_", title) or "Loss")
 
 
 def _name(reg: Reg) -> str:
