@@ -61,6 +61,8 @@ def _call(low: Lowering, op: str, body: Placed, bound: tuple[Dim, ...], kind: Ki
             return Placed(low.emit(f"torch.{op}", body.arg, dim=dim, hint=hint), rest)
         case "any" | "all":
             return Placed(low.emit(f"torch.{op}", body.arg, dim=dim, hint=hint), rest)
+        case "norm":
+            return Placed(low.emit("rt.norm", body.arg, dim, hint=hint), rest)
         case "prod":
             arg = body.arg
             for axis in sorted(axes):

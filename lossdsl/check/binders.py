@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMPOSED = ("count", "var", "std", "norm")
 KEEPING = (*ALONG, "flip", "top")
-BINDERS = (*REDUCTIONS, *COMPOSED, *KEEPING)
+BINDERS = tuple(dict.fromkeys((*REDUCTIONS, *COMPOSED, *KEEPING)))
 NEEDS_SOMETHING = ("mean", "max", "min", "logsumexp", "argmax", "argmin", "var", "std")
 
 

@@ -84,6 +84,8 @@ _REDUCTIONS = [
               lambda m, y, xs: _one_hot(m, _first(xs, _less), len(xs)), lambda a, n: a, None, monotone="increasing", curvature="concave"),
     Reduction("logsumexp", "log of the sum of exponentials.", "\\operatorname{logsumexp}", lambda m, xs: m.logsumexp(xs),
               lambda m, y, xs: [m.exp(x - y) for x in xs], _lse_range, None, kind="real", monotone="increasing", curvature="convex"),
+    Reduction("norm", "Euclidean norm; derivative 0 at the zero vector.", "\\lVert\\cdot\\rVert", lambda m, xs: m.sqrt(_total([x * x for x in xs])),
+              lambda m, y, xs: [m.divide(x, y) if y > 0 else 0 * x for x in xs], lambda a, n: NONNEGATIVE, 0, kind="real", curvature="convex"),
     Reduction("any", "Does one hold?", "\\exists", lambda m, xs: any(bool(x) for x in xs), None, lambda a, n: TRUTH, False, kind="bool"),
     Reduction("all", "Do all hold?", "\\forall", lambda m, xs: all(bool(x) for x in xs), None, lambda a, n: TRUTH, True, kind="bool"),
     Reduction("argmax", "Place of the first largest.", "\\operatorname{argmax}", lambda m, xs: _first(xs, _more), None,

@@ -138,6 +138,13 @@ def argmin(x: Tensor, dim: int) -> Tensor:
     return torch.min(x.detach(), dim=dim)[1]
 
 
+def norm(x: Tensor, dim: Any) -> Tensor:
+    """Euclidean norm along dim; derivative 0 at the zero vector. Single precision is squared in double, so nothing under- or overflows."""
+    if x.dtype is torch.float32:
+        return torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64).to(x.dtype)
+    return torch.linalg.vector_norm(x, dim=dim)
+
+
 def never_empty(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """x with a zero appended along axes of length 0, whose reduction a default then replaces."""
     for dim in dims:

@@ -21,11 +21,13 @@ LOOK_ALIKES = {
     "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/", "≤": "<=", "≥": ">=", "≠": "!=", "∧": "and",
     "∨": "or", "¬": "not", "∈": ">= .. and <= ..", "“": '"', "”": '"', "„": '"', "‘": '"', "’": '"', "∞": "inf", "π": "pi", "∑": "sum[i](..)",
     "Σ": "sum[i](..)", "∏": "prod[i](..)", "√": "sqrt(x)", "→": "->", "≔": ":=", "²": "^2", "³": "^3", "‖": "norm(x)", "∥": "norm(x)", "½": "0.5",
-    "\u00a0": "a plain space", "\u2003": "a plain space", "\u2009": "a plain space", "\u202f": "a plain space", "\u3000": "a plain space",
-    "\u200b": "nothing: it is an invisible space", "\ufeff": "nothing: it is an invisible mark", "（": "(", "）": ")", "［": "[", "］": "]", "，": ",", "：": ":", "；": ";",
+    "\u00a0": "a plain space", "\u2003": "a plain space", "\u2009": "a plain space", "\u202f": "a plain space", "\u3000": "a plain space", "（": "(", "）": ")", "［": "[", "］": "]", "，": ",", "：": ":", "；": ";",
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "ζ": "zeta", "η": "eta", "θ": "theta", "κ": "kappa", "λ": "lam", "μ": "mu",
     "µ": "mu", "ν": "nu", "ξ": "xi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "ℓ": "ell",
-    "\r": "line ends as \\n or \\r\\n",
+}  # fmt: skip
+_INVISIBLE = {
+    "\u200b": "remove it: it is an invisible space", "\u2060": "remove it: it is an invisible mark", "\u200d": "remove it: it is an invisible mark",
+    "\ufeff": "remove it: it is an invisible byte-order mark", "\r": "end lines with \\n or \\r\\n",
 }  # fmt: skip
 
 _MEANINGLESS = {
@@ -122,6 +124,8 @@ def _bad(source: Source, part: Part, k: int) -> Finding:
     char = token.text
     if char == "!" and part.tokens[k + 1 : k + 2] and following is not None and following.text == "=":
         return Finding("E004", "`! =` is two words", span, "unequal is written !=")
+    if char == "@" and token.first:
+        return Finding("E009", "there are no decorators", span, "remove this line")
     if char in _MEANINGLESS:
         message, hint = _MEANINGLESS[char]
         shown = message.replace(f"`{char}`", f"`{char * 2}`") if doubled else message
@@ -132,18 +136,19 @@ def _bad(source: Source, part: Part, k: int) -> Finding:
 def odd_character(source: Source, at: int) -> Finding:
     """A character that no program holds."""
     char = source.text[at]
-    meant = LOOK_ALIKES.get(char)
+    hint = f"write {LOOK_ALIKES[char]}" if char in LOOK_ALIKES else _INVISIBLE.get(char)
     shown = f"`{char}` (U+{ord(char):04X})" if char.isprintable() and not char.isspace() else f"U+{ord(char):04X}"
     return Finding(
         "E002",
         f"the character {shown} cannot stand in a program",
         Span(source, at, at + 1),
-        f"write {meant}" if meant else "names are made of ASCII letters, digits and _; other characters may stand in comments and docstrings",
+        hint or "names are made of ASCII letters, digits and _; other characters may stand in comments and docstrings",
     )
 
 
 def _brackets(source: Source, part: Part) -> Finding | None:
     opened: list[tuple[Token, bool]] = []
+    uneven: list[Label] = []
     for k, token in enumerate(part.tokens):
         if token.text in OPENING and token.kind == "op":
             interval = k > 0 and part.tokens[k - 1].text == "in"
@@ -158,10 +163,13 @@ def _brackets(source: Source, part: Part) -> Finding | None:
                 label = Label(start.span(source), "opened here")
                 return Finding("E008", f"`{token.text}` stands where `{OPENING[start.text]}` is needed", token.span(source),
                                f"close the `{start.text}` first", labels=(label,))  # fmt: skip
+            if OPENING[start.text] != token.text:
+                uneven.append(Label(token.span(source), f"this ends the interval that begins with `{start.text}`"))
     if not opened:
         return None
     start = opened[-1][0]
-    return Finding("E008", f"this `{start.text}` is never closed", start.span(source), f"end what it holds with {OPENING[start.text]}")
+    return Finding("E008", f"this `{start.text}` is never closed", start.span(source), f"end what it holds with {OPENING[start.text]}",
+                   labels=tuple(uneven[-1:]))  # fmt: skip
 
 
 def _tabs(source: Source, part: Part) -> Finding | None:
@@ -249,7 +257,8 @@ class Stop:
     def header(self) -> str | None:
         """use, record, def or loss, where it stopped in the first line of a declaration."""
         line = self.line
-        return line[0].text if len(line) > 1 and line[0].text in DECLARATIONS and line[1].kind == "name" else None
+        begins = len(line) > 1 and line[0].text in DECLARATIONS and line[1].kind in ("name", "string")
+        return line[0].text if begins else None
 
     def span(self, *tokens: Token | None) -> Span:
         found = [t for t in tokens if t is not None]
@@ -275,10 +284,10 @@ def explain(stop: Stop) -> Finding:
 def _plain(stop: Stop) -> Finding:
     token, previous = stop.token, stop.previous
     hint = f"expected {_listing(stop.words)}" if stop.words else "see docs/language.md for what can stand here"
-    if stop.kind == "$END" or token is None:
-        return Finding("E004", "the text ends too early", _last(stop), hint)
-    if stop.at_end:
+    if stop.at_end and previous is not None and stop.kind != "$END":
         return Finding("E004", "this line ends too early", _after(stop, previous), hint)
+    if stop.at_end or token is None:
+        return Finding("E004", "the text ends too early", _last(stop), hint)
     return Finding("E004", f"`{_shown(token.text)}` is not expected here", token.span(stop.source), hint)
 
 
@@ -304,6 +313,7 @@ def _listing(words: Iterable[str]) -> str:
 
 
 _GROUPS = (
+    ({"FN", "NAME"}, set(), "a type"),
     ({"USE", "RECORD", "DEF", "LOSS"}, set(), "a declaration"),
     ({"ENSURES", "REPEAT", "NAME"}, {"ENSURES", "REPEAT", "SCAN", "STATE", "PARAM", "DRAW", "BACKWARD", "NAME", "NUMBER", "LPAR", "MINUS", "NOT"}, "a statement"),
     ({"NAME", "NUMBER", "LPAR"}, {"MINUS", "NOT"}, "a formula"),
@@ -448,9 +458,13 @@ def _header(stop: Stop) -> Finding | None:
             return Finding("E004", "a function's axes are not declared at its name", token.span(stop.source),
                            "the shapes of its parameters declare them: loss f(x: real[N, D])")  # fmt: skip
         if stop.accepts <= {"COLON"} and token.depth == 1 and stop.previous is not None and stop.previous.kind == "name":
-            name = stop.previous
-            return Finding("E004", f"the parameter {name.text} has no type", name.span(stop.source),
-                           f"write {name.text}: real for a number, {name.text}: real[N] for a tensor")  # fmt: skip
+            return _untyped(stop, stop.previous)
+        if stop.accepts == {"LPAR"}:
+            return Finding("E004", f"the {word.text} {stop.text(stop.k - 1)} has no parameters", _after(stop, stop.previous),
+                           f"write {word.text} {stop.text(stop.k - 1)}(x: real[N]):")  # fmt: skip
+        shape = _shape(stop)
+        if shape is not None:
+            return shape
         if token.text == "=" and token.depth == 0:
             return Finding("E004", "a function is no equation", token.span(stop.source), "its header ends with a colon, its body stands below, indented")
         if token.text == ";" and token.depth == 1:
@@ -460,6 +474,56 @@ def _header(stop: Stop) -> Finding | None:
     if "_NL" in stop.accepts and stop.previous is not None and stop.previous.text == ":" and stop.previous.depth == 0:
         return Finding("E004", "the block begins on the line of its header", token.span(stop.source), "begin a new line after the colon, indented")
     return None
+
+
+def _untyped(stop: Stop, name: Token) -> Finding:
+    hyper = any(t.text == ";" and t.depth == 1 for t in stop.line if t.start < name.start)
+    shown = f"{name.text}: real > 0 = 0.1" if hyper else f"{name.text}: real for a number, {name.text}: real[N] for a tensor"
+    return Finding("E004", f"the {'hyperparameter' if hyper else 'parameter'} {name.text} has no type", name.span(stop.source), f"write {shown}")
+
+
+def _shape(stop: Stop) -> Finding | None:
+    """Slips inside a type."""
+    token, previous = stop.token, stop.previous
+    if token is None or previous is None or stop.at_end:
+        return None
+    kind = stop.text(stop.k - 2) if previous.text == "[" else previous.text
+    if previous.text == "[" and token.text == "]":
+        return Finding("E004", "an empty shape", stop.span(previous, token), f"a scalar is written {kind} alone")
+    if token.text == "(" and {"LSQB", "BOUND"} <= stop.accepts:
+        return Finding("E004", "a shape stands in square brackets", token.span(stop.source), f"write {kind}[N], or {kind} in (0, 1) for a domain")
+    if stop.accepts == {"LSQB", "LPAR"} and previous.text == "in":
+        return Finding("E004", "an interval stands in brackets", token.span(stop.source), "write real in [0, 1], or (0, 1) without its ends")
+    if token.text == "->":
+        return Finding("E004", "`->` does not belong to this type", token.span(stop.source), "a function handed in is written fn(real[N]) -> real[N]")
+    return None
+
+
+def _fields(stop: Stop) -> Finding | None:
+    """Slips in a record."""
+    token, previous = stop.token, stop.previous
+    if stop.part.keyword != "record" or previous is None:
+        return None
+    if previous.first and previous.kind == "name" and stop.accepts == {"COLON"}:
+        return Finding("E004", f"the field {previous.text} has no type", previous.span(stop.source), f"write {previous.text}: real[B]")
+    if token is None or stop.at_end:
+        return None
+    if token.text == "(" and stop.accepts == {"LSQB", "COLON"}:
+        return Finding("E004", "a record's axes stand in square brackets", token.span(stop.source), f"write record {previous.text}[B]:")
+    if token.text == ",":
+        return Finding("E004", "fields are not separated by commas", token.span(stop.source), "each stands on a line of its own")
+    if token.text == "=":
+        return Finding("E004", "a field has no default", token.span(stop.source), "a record only says which tensors belong together")
+    return _shape(stop)
+
+
+def _unnamed(stop: Stop) -> Finding | None:
+    token, previous = stop.token, stop.previous
+    if previous is None or previous.text not in DECLARATIONS or stop.accepts != {"NAME"} or stop.k != 1:
+        return None
+    place = _after(stop, previous) if stop.at_end or token is None else token.span(stop.source)
+    example = {"use": "use preference: dpo", "record": "record Policy[B]:"}.get(previous.text, f"{previous.text} f(x: real[N]):")
+    return Finding("E004", f"this {previous.text} has no name", place, f"write {example}")
 
 
 def _use(stop: Stop) -> Finding | None:
@@ -584,6 +648,8 @@ def _line_end(stop: Stop) -> Finding | None:
     previous = stop.previous
     if not stop.at_end or previous is None:
         return None
+    if previous.text == "," and stop.header == "use":
+        return Finding("E004", "this line ends after a comma", previous.span(stop.source), "the names of a use line stand on one line")
     if previous.text in ("+", "-", "*", "/", "//", "%", "^", "<", "<=", ">", ">=", "==", "!=", "and", "or", "not", "=", ":=", ",", "else", "until"):
         return Finding("E004", f"this line ends after `{previous.text}`, which needs something on its right", previous.span(stop.source),
                        "a formula goes on in the next line only inside brackets: put it in ( )")  # fmt: skip
@@ -642,10 +708,13 @@ def _side_by_side(stop: Stop) -> Finding | None:
         return Finding("E004", "a number and a name stand side by side", both, f"a product is written {previous.text}*{token.text}")
     if "not" in (token.text, previous.text):
         return Finding("E004", "`not` stands in the middle of a formula", (token if token.text == "not" else previous).span(stop.source), "put it in brackets with what it negates: (not c)")
-    return Finding("E004", f"an operator is missing before `{token.text}`", both, "a product is written a * b, an index x[i], an argument f(x)")
+    if any(two.text in OPENING and one.text == "in" and two.depth == token.depth - 1 for one, two in pairwise(stop.part.tokens[: stop.k])):
+        return Finding("E004", "the ends of an interval are separated by a comma", both, "write real in [0, 1]")
+    what = "an operator or a comma" if token.depth else "an operator"
+    return Finding("E004", f"{what} is missing before `{token.text}`", both, "a product is written a * b, an index x[i], an argument f(x)")
 
 
 _LOOKS: tuple[Callable[[Stop], Finding | None], ...] = (
-    _no_block, _doubled, _stray_else, _foreign, _outside, _membership, _header, _missing_colon, _keyword, _loop, _lasting, _bar, _chained,
-    _equals, _block, _line_end, _inside, _side_by_side,
+    _no_block, _doubled, _stray_else, _foreign, _outside, _unnamed, _fields, _membership, _header, _missing_colon, _keyword, _loop, _lasting,
+    _bar, _chained, _equals, _block, _line_end, _inside, _side_by_side,
 )  # fmt: skip

@@ -20,7 +20,7 @@ from lossdsl.resources import grammar_text
 from lossdsl.syntax import ast, mistakes
 from lossdsl.syntax.diagnostics import Diagnostics
 from lossdsl.syntax.source import Source, Span
-from lossdsl.syntax.tokens import Part, part, split
+from lossdsl.syntax.tokens import CLOSING, OPENING, Part, part, split
 
 MAX_TEXT = 1_000_000
 MAX_DEPTH = 400
@@ -35,6 +35,11 @@ class _Indentation(Indenter):
     INDENT_type = "_INDENT"
     DEDENT_type = "_DEDENT"
     tab_len = 8
+
+    @property
+    def always_accept(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names are told apart from keywords everywhere, so that `elsey` is never read as `else y`."""
+        return (self.NL_type, "NAME")
 
 
 class _OneLine(_Indentation):
@@ -98,12 +103,21 @@ def _too_long(source: Source, diagnostics: Diagnostics) -> bool:
     return True
 
 
-_QUIET = re.compile(r'"""[\s\S]*?"""|"[^"\n]*"|#[^\n]*|([^\x20-\x7e\n])')
+_QUIET = re.compile(r'"""[\s\S]*?"""|"[^"\n]*"|#[^\n]*|(\r\n|[^\x20-\x7e\n])|[\[\]()]')
 
 
 def _plain(text: str) -> bool:
-    """Is every character outside of docstrings and comments a printable ASCII character or a line end?"""
-    return all(m.group(1) in (None, "\r") for m in _QUIET.finditer(text))
+    """Is every character outside of docstrings and comments a printable ASCII character or a line end, and no bracket too deep?"""
+    depth = 0
+    for match in _QUIET.finditer(text):
+        if match.group(1) not in (None, "\r\n"):
+            return False
+        word = match.group()
+        depth += word in OPENING
+        depth -= word in CLOSING
+        if depth > mistakes.MAX_NESTING:
+            return False
+    return True
 
 
 def _piecewise(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
@@ -177,7 +191,7 @@ def _finding(source: Source, piece: Part, start: str) -> mistakes.Finding:
     try:
         _parsed(source, piece, start)
     except _TooDeep:
-        return mistakes.Finding("E003", f"this is more than {MAX_DEPTH} operations deep", beginning, "give parts of the formula a name of their own")
+        return mistakes.Finding("E003", f"a formula here is more than {MAX_DEPTH} operations deep", beginning, "give parts of the formula a name of their own")
     except DedentError:
         return mistakes.Finding("E005", "the indentation of this part matches no open block", beginning, "indent with four spaces everywhere")
     except AssertionError:

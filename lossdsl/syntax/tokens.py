@@ -131,7 +131,7 @@ class Part:
     def names(self) -> frozenset[str]:
         """The names that it declares, as far as can be seen."""
         words = [t.text for t in self.tokens]
-        if self.keyword == "use":
+        if words[:1] in (["use"], ["from"], ["import"]):
             colon = words.index(":") if ":" in words else 1
             return frozenset(t.text for t in self.tokens[colon:] if t.kind == "name")
         return frozenset(words[1:2]) if self.keyword and len(self.tokens) > 1 and self.tokens[1].kind == "name" else frozenset()
