@@ -447,7 +447,7 @@ def _header(stop: Stop) -> Finding | None:
         return None
     word, token = stop.line[0], stop.token
     if stop.source.line_column(word.start)[1] > 1 and word is not stop.part.tokens[0]:
-        return Finding("E004", f"a {word.text} stands at the left margin", word.span(stop.source), "declarations do not stand inside each other")
+        return Finding("E004", f"this {word.text} stands inside another declaration", word.span(stop.source), "declarations stand at the left margin")
     if word.text == "use":
         return _use(stop)
     if stop.at_end:
@@ -491,9 +491,9 @@ def _shape(stop: Stop) -> Finding | None:
     if previous.text == "[" and token.text == "]":
         return Finding("E004", "an empty shape", stop.span(previous, token), f"a scalar is written {kind} alone")
     if token.text == "(" and {"LSQB", "BOUND"} <= stop.accepts:
-        return Finding("E004", "a shape stands in square brackets", token.span(stop.source), f"write {kind}[N], or {kind} in (0, 1) for a domain")
+        return Finding("E004", "this shape stands in round brackets", token.span(stop.source), f"write {kind}[N], or {kind} in (0, 1) for a domain")
     if stop.accepts == {"LSQB", "LPAR"} and previous.text == "in":
-        return Finding("E004", "an interval stands in brackets", token.span(stop.source), "write real in [0, 1], or (0, 1) without its ends")
+        return Finding("E004", "this interval has no brackets", token.span(stop.source), "write real in [0, 1], or (0, 1) without its ends")
     if token.text == "->":
         return Finding("E004", "`->` does not belong to this type", token.span(stop.source), "a function handed in is written fn(real[N]) -> real[N]")
     return None
@@ -509,17 +509,17 @@ def _fields(stop: Stop) -> Finding | None:
     if token is None or stop.at_end:
         return None
     if token.text == "(" and stop.accepts == {"LSQB", "COLON"}:
-        return Finding("E004", "a record's axes stand in square brackets", token.span(stop.source), f"write record {previous.text}[B]:")
+        return Finding("E004", "the axes of this record stand in round brackets", token.span(stop.source), f"write record {previous.text}[B]:")
     if token.text == ",":
-        return Finding("E004", "fields are not separated by commas", token.span(stop.source), "each stands on a line of its own")
+        return Finding("E004", "a comma after a field", token.span(stop.source), "each stands on a line of its own")
     if token.text == "=":
-        return Finding("E004", "a field has no default", token.span(stop.source), "a record only says which tensors belong together")
+        return Finding("E004", "a default for a field", token.span(stop.source), "a record only says which tensors belong together")
     return _shape(stop)
 
 
 def _unnamed(stop: Stop) -> Finding | None:
     token, previous = stop.token, stop.previous
-    if previous is None or previous.text not in DECLARATIONS or stop.accepts != {"NAME"} or stop.k != 1:
+    if previous is None or previous.text not in DECLARATIONS or stop.accepts != {"NAME"} or stop.k != 1 or (token is not None and token.kind == "string"):
         return None
     place = _after(stop, previous) if stop.at_end or token is None else token.span(stop.source)
     example = {"use": "use preference: dpo", "record": "record Policy[B]:"}.get(previous.text, f"{previous.text} f(x: real[N]):")
@@ -529,18 +529,18 @@ def _unnamed(stop: Stop) -> Finding | None:
 def _use(stop: Stop) -> Finding | None:
     token = stop.token
     if token is not None and token.text in ("/", "\\", "-") and not stop.at_end:
-        return Finding("E004", "files are named with dots", token.span(stop.source), "papers/rpo.loss is used as: use papers.rpo: rpo")
+        return Finding("E004", f"`{token.text}` cannot stand in the name of a file to use", token.span(stop.source), "papers/rpo.loss is used as: use papers.rpo: rpo")
     if token is not None and token.kind == "string" and not stop.at_end:
-        return Finding("E004", "a file is named without quotes", token.span(stop.source), "preference.loss is used as: use preference: dpo")
+        return Finding("E004", "the name of a file to use stands in quotes", token.span(stop.source), "preference.loss is used as: use preference: dpo")
     if token is not None and token.text == "*" and not stop.at_end:
-        return Finding("E004", "names are used one by one", token.span(stop.source), "list them: use preference: Policy, dpo")
+        return Finding("E004", "a use line cannot take everything", token.span(stop.source), "list them: use preference: Policy, dpo")
     if token is not None and token.text in ("(", "[") and not stop.at_end:
         return Finding("E004", "the names of a use line stand without brackets", token.span(stop.source), "list them: use preference: Policy, dpo")
     if "COLON" in stop.accepts:
         path = [t.text for t in stop.line[1:] if t.kind == "name" and t.text != "import"]
         shown = path[0] if path else "preference"
         names = [n for n in path[1:] if n != "as"] or ["name"]
-        return Finding("E004", "a use line names what it takes from the file", stop.span(stop.line[0], stop.line[-1]), f"write: use {shown}: {', '.join(names)}")
+        return Finding("E004", "this line does not say what it uses from the file", stop.span(stop.line[0], stop.line[-1]), f"write: use {shown}: {', '.join(names)}")
     return None
 
 
@@ -550,7 +550,7 @@ def _missing_colon(stop: Stop) -> Finding | None:
     if not (stop.at_end and line and (stop.header or line[0].text in ("repeat", "scan", "backward"))):
         return None
     if "COLON" in stop.accepts and not _needs_with(stop):
-        return Finding("E004", f"the header of this {line[0].text} ends with a colon", _after(stop, line[-1]), "end the line with `:`")
+        return Finding("E004", f"the colon after the header of this {line[0].text} is missing", _after(stop, line[-1]), "end the line with `:`")
     return None
 
 
@@ -576,7 +576,7 @@ def _loop(stop: Stop) -> Finding | None:
     how = "repeat l < n with x = x0:" if line[0].text == "repeat" else "scan t: T with a = 0:"
     span = stop.span(line[0], line[-1])
     if _needs_with(stop):
-        return Finding("E004", f"a {line[0].text} carries values from round to round", span, f"name them: {how}")
+        return Finding("E004", f"this {line[0].text} carries no values", span, f"name them: {how}")
     if "with" not in [t.text for t in line if stop.token is None or t.start < stop.token.start]:
         return Finding("E004", f"this is not how a {line[0].text} begins", span, f"write {how}")
     return None
@@ -668,9 +668,9 @@ def _inside(stop: Stop) -> Finding | None:
     if token.text == ";" and token.depth > 0:
         return Finding("E004", "`;` only stands between the parameters of a declaration", token.span(stop.source), "in a call write a comma: f(x, tau=0.1)")
     if token.text == ":" and token.depth == 0 and len(line) > 1 and line[1] is token and line[0].kind == "name":
-        return Finding("E004", "a definition has no type", token.span(stop.source), f"write {line[0].text} = ..; what lives across steps is a state, param or draw")
+        return Finding("E004", "a definition is written without a type", token.span(stop.source), f"write {line[0].text} = ..; what lives across steps is a state, param or draw")
     if token.text == ":" and token.depth > 0 and previous.kind == "name" and _innermost(stop) == "(":
-        return Finding("E004", "a keyword argument is written with `=`", token.span(stop.source), f"write {previous.text}=..")
+        return Finding("E004", "a keyword argument is written with `=`, not `:`", token.span(stop.source), f"write {previous.text}=..")
     if token.text == ":=" and token.depth > 0:
         return Finding("E004", "`:=` stands in a statement of its own", token.span(stop.source), "a keyword argument and a default are written with =")
     if token.text == ":=":
