@@ -57,6 +57,9 @@ def check(source: str | Path) -> list[Diagnostic]:
     return diagnostics.found
 
 
+_check = check
+
+
 def format(source: str, /) -> str:  # noqa: A001 - the word of the field
     """A program in canonical layout. Raises LossError where it does not parse."""
     from lossdsl.syntax.diagnostics import Diagnostics  # noqa: PLC0415

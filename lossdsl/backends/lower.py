@@ -321,6 +321,8 @@ class Lowering:
         kinds = [a.kind for a in node.args]
         op = node.op
         if op == "where":
+            if args[0].scalar:
+                args[0] = Placed(self.emit("torch.full", (), args[0].arg, dtype="torch.bool", device=self.device()))
             if node.kind is Kind.REAL:
                 both = args[1].scalar and args[2].scalar
                 args[1:] = [self.real(a, k) for a, k in zip(args[1:], kinds[1:], strict=True)]

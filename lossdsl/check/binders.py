@@ -124,8 +124,9 @@ def _outer_dim(ctx: Context, scope: Scope, variable: str) -> Dim:
 def _check_axes(ctx: Context, scope: Scope, bound: _Bound, body: Tensor, guard: Tensor | None, bracket: ast.Bracket, name: str) -> None:
     visible = merge_axes([body] if guard is None else [body, guard])
     for dim, span in bound.axes:
-        same = [d for d in visible if d.size == dim.size]
-        if len(same) > 1 and not any(d is dim for d in scope.axes.values() if d in same and len(same) == 1):
+        # f(x: real[A, B]) may be called with x: real[N, N]; there A and B still tell the axes apart
+        nameless = [d for d in visible if d.size == dim.size and d not in scope.axes.values()]
+        if nameless and dim in visible:
             raise ctx.stop("E025", f"{dim} stands twice in this shape; which one?", span,
                            labels=[Label(bracket.span, f"over {types.shape_text(body)}")], help="use index variables: sum[i](x[i, j])")  # fmt: skip
         if dim not in visible:
