@@ -13,7 +13,7 @@ from lossdsl.graph.nodes import Dim
 from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.ops.solvers import SOLVERS
 from lossdsl.syntax import ast
-from lossdsl.syntax.diagnostics import Label, suggest
+from lossdsl.syntax.diagnostics import Label, Stop, suggest
 from lossdsl.syntax.source import Span
 from lossdsl.types.domains import Interval, Kind
 from lossdsl.types.sizes import Size
@@ -44,6 +44,8 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
     local = scope.names.get(name)
     if isinstance(local, FunctionValue):
         return _no_default(ctx, _call_argument(ctx, scope, local, expr), default)
+    if name in scope.module.broken and local is None:
+        raise Stop  # its declaration was refused and reported
     found = scope.module.functions.get(name)
     if found is None and ctx.prelude is not None and scope.module is not ctx.prelude and (bracket is None or binding):
         found = ctx.prelude.functions.get(name)
@@ -236,6 +238,7 @@ def call_function(
         inner.names[name] = _rebase(ctx, bound_value, cores[name], renames)
     # hyperparameters stand in lengths such as J + n_step, so they come before the arithmetic axes
     _hypers(ctx, scope, inner, function, hyper, expr)
+    _axes_from_bounds(ctx, inner, function, given, expr)
     _check_later(ctx, inner, binding, expr)
     _check_arguments(ctx, inner, function, given, expr)
     ctx.calls.append((function, expr.span))
@@ -490,6 +493,24 @@ def _solve_axis(inner: Scope, axis: ast.Axis, dim: Dim) -> None:
                 inner.axes[name] = Dim(dim.size // whole)
         case _:
             pass
+
+
+def _axes_from_bounds(ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call) -> None:
+    """An axis that only `int < C` mentions gets the least length that is known to bound what is given."""
+    for parameter in function.parameters:
+        if isinstance(parameter.type, ast.FunctionType):
+            continue
+        kinds = _fields(ctx, inner.module, parameter, given[parameter.name], expr.span)
+        for (kind, _, _), found in zip(kinds, _tensors(inner.names[parameter.name]), strict=False):
+            for bound in kind.bounds:
+                limit = bound.limit
+                if bound.op != "<" or not isinstance(limit, ast.Name) or not types.is_axis_name(limit.id) or limit.id in inner.axes:
+                    continue
+                above = ctx.ranges.bounds(found.node, ctx.facts | ctx.axioms, upper=True)
+                if not above:
+                    raise ctx.stop("E033", f"{parameter.name} must be less than some {limit.id}, and nothing bounds what is given", expr.span,
+                                   help=f"declare it: `int < {limit.id}`")  # fmt: skip
+                inner.axes[limit.id] = Dim(above[0] + 1)
 
 
 def _check_arguments(ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call) -> None:
