@@ -92,6 +92,8 @@ def _name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
         return Tensor(ctx.graph.size(scope.axes[name].size))
     if name in CONSTANTS:
         return Tensor(ctx.graph.const(CONSTANTS[name]))
+    if name in scope.module.broken:
+        raise Stop  # its declaration was refused and reported
     known = [*scope.names, *scope.axes]
     near = suggest(name, known)
     if name in scope.module.functions or name in binders.BINDERS or name in calls.builtin_names():

@@ -65,7 +65,7 @@ class Library:
         if tree is None:
             self._loaded[key] = None
             return None
-        module = LoadedModule(name, tree)
+        module = LoadedModule(name, tree, broken=set(tree.broken))
         self._loading.append(key)
         for use in tree.uses:
             self._use(module, use, folder)
@@ -77,12 +77,16 @@ class Library:
     def _use(self, module: LoadedModule, use: ast.Use, folder: Path | None) -> None:
         found = self._find(use, folder)
         if found is None:
+            module.broken |= {used.alias or used.name for used in use.names}
             return
         for used in use.names:
             alias = used.alias or used.name
             function = found.functions.get(used.name)
             record = found.records.get(used.name)
             if function is None and record is None:
+                module.broken.add(alias)
+                if used.name in found.broken:
+                    continue
                 near = suggest(used.name, [*found.functions, *found.records])
                 self.diagnostics.report(
                     "E010",

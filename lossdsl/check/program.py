@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,17 +23,43 @@ _COMPARE = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
 
 
 def check_module(module: LoadedModule, prelude: LoadedModule | None, diagnostics: Diagnostics) -> list[Program]:
-    """Check every function of a module by itself; the programs of those without errors."""
-    programs = []
-    for function in module.tree.functions:
+    """Check every function of a module by itself; the programs of those without errors.
+
+    What is called is checked before what calls it: a refused function is reported once, its callers keep silent about it.
+    """
+    programs: dict[str, Program] = {}
+    for record in module.tree.records:
+        before = len(diagnostics.errors)
+        _check_record(module, record, diagnostics)
+        if len(diagnostics.errors) > before:
+            module.broken.add(record.name)
+    for function in _callees_first(module):
         _check_name(module, function.name, function.name_span, diagnostics)
         before = len(diagnostics.errors)
         program = elaborate(module, function, prelude, diagnostics)
         if program is not None and len(diagnostics.errors) == before:
-            programs.append(program)
-    for record in module.tree.records:
-        _check_record(module, record, diagnostics)
-    return programs
+            programs[function.name] = program
+        elif len(diagnostics.errors) > before:
+            module.broken.add(function.name)
+    return [programs[f.name] for f in module.tree.functions if f.name in programs and programs[f.name].function is f]
+
+
+def _callees_first(module: LoadedModule) -> list[ast.Function]:
+    functions = {f.name: f for f in reversed(module.tree.functions)}
+    mentions = {name: [w for w in dict.fromkeys(re.findall(r"\w+", f.span.text)) if w in functions] for name, f in functions.items()}
+    ordered: dict[str, ast.Function] = {}
+    seen: set[str] = set()
+    stack = [(f.name, False) for f in reversed(module.tree.functions)]
+    while stack:
+        name, done = stack.pop()
+        if done:
+            ordered[name] = functions[name]
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            stack += [(w, False) for w in reversed(mentions[name]) if w not in seen]
+    twice = [f for f in module.tree.functions if functions[f.name] is not f]
+    return [*ordered.values(), *twice]
 
 
 def elaborate(
@@ -75,6 +102,8 @@ def _deep_recursion() -> Iterator[None]:
 
 def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Program) -> None:
     scope = Scope(module, function)
+    if any(isinstance(p.type, ast.ArrayType) and p.type.kind in module.broken for p in function.parameters):
+        raise Stop  # the record's declaration was refused and reported
     _check_names(ctx, function)
     declared = _declare_axes(ctx, scope, module, function)
     for parameter in function.hyperparameters:

@@ -148,7 +148,7 @@ def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dic
 
 def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
     """Kind and domain of an array type."""
-    kind, domain, shape = _base(ctx, declared)
+    kind, domain, shape = _base(ctx, scope, declared)
     below: Size | None = None
     relations: list[tuple[str, Node]] = []
     whole = kind is Kind.INT
@@ -195,7 +195,7 @@ def _half_line(op: str, limit: Interval, whole: bool) -> Interval:
             return Interval(high=limit.high, high_open=limit.high_open)
 
 
-def _base(ctx: Context, declared: ast.ArrayType) -> tuple[Kind, Interval, str | None]:
+def _base(ctx: Context, scope: Scope, declared: ast.ArrayType) -> tuple[Kind, Interval, str | None]:
     match declared.kind:
         case "real":
             return Kind.REAL, ANY, None
@@ -210,6 +210,8 @@ def _base(ctx: Context, declared: ast.ArrayType) -> tuple[Kind, Interval, str | 
         case "unit":
             return Kind.REAL, Interval(-1, 1), "unit"
         case other:
+            if other in scope.module.broken:
+                raise Stop  # its declaration was refused and reported
             near = suggest(other, KINDS)
             raise ctx.stop("E012", f"there is no type {other}", declared.span,
                            help=f"did you mean {near}?" if near else "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records")  # fmt: skip

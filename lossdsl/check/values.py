@@ -85,12 +85,13 @@ class Scope:
 
 @dataclass(frozen=True)
 class LoadedModule:
-    """A parsed file and what its `use` lines brought in."""
+    """A parsed file and what its `use` lines brought in. broken: names whose declaration is refused and reported already."""
 
     name: str
     tree: ast.Module
     records: dict[str, tuple[LoadedModule, ast.Record]] = field(default_factory=dict, compare=False, repr=False)
     functions: dict[str, tuple[LoadedModule, ast.Function]] = field(default_factory=dict, compare=False, repr=False)
+    broken: set[str] = field(default_factory=set, compare=False, repr=False)
 
 
 # ---- what checking a loss yields -------------------------------------------------------------

@@ -122,6 +122,8 @@ class Ranges:
         if op == "sub" and (_is_variance(node) or self._jensen(node)):
             return NONNEGATIVE
         found = ELEMENTWISE[op].range(*ranges)
+        if op == "div" and ranges[0].nonnegative and self._is_share(node, facts):
+            found = found.meet(Interval(0, 1))
         if op == "mul" and args[0].kind is Kind.BOOL:
             found = found.join(dom.point(0.0)) if not found.within(NONNEGATIVE) else found
         return found
@@ -143,12 +145,34 @@ class Ranges:
         # x[n, k] - the body may itself be a read, x[n]
         return len(top.bound) == 1 and any(self.graph.at(body, {top.bound[0]: index}) is below for _, index in below.mapping)
 
+    def _is_share(self, node: n.Apply, facts: Facts) -> bool:
+        """x over the sum or the largest of x's, or over something larger."""
+        part, whole = node.args
+        if isinstance(whole, n.Apply) and whole.op == "where" and self.facts_of(whole.args[0]) <= facts:
+            whole = whole.args[1]
+        if isinstance(whole, n.Apply) and whole.op == "max":
+            return any(self._is_part(part, w) for w in whole.args)
+        return self._is_part(part, whole)
+
+    def _is_part(self, part: Node, whole: Node) -> bool:
+        if not (isinstance(whole, n.Reduce) and whole.op in ("sum", "max") and whole.guard is None):
+            return False
+        if part is whole.body:
+            return True
+        return len(whole.bound) == 1 and any(
+            self.graph.at(whole.body, {whole.bound[0]: self.graph.iota(d)}) is part for d in part.dims if d.size == whole.bound[0].size
+        )
+
     def _reduce(self, node: n.Reduce, facts: Facts) -> Interval:
         inner = facts if node.guard is None else facts | self.facts_of(node.guard)
         body = self._get(node.body, inner)
         nonempty = all((d.size.least or 0) >= 1 for d in node.bound) and (node.guard is None or self.nonempty(node))
         if node.op == "sum" and self._is_distribution(node):
             return dom.point(1.0)
+        if node.op == "sum" and isinstance(node.body, n.Apply) and node.body.op == "mul":
+            for weight, value in (node.body.args, node.body.args[::-1]):
+                if self._is_distribution(n.Reduce("sum", node.bound, weight, node.guard, None)):
+                    return self._get(value, inner)
         found = REDUCTIONS[node.op].range(body, nonempty)
         if node.default is not None:
             found = found.join(self._get(node.default, facts))
@@ -210,6 +234,8 @@ class Ranges:
             if not isinstance(fact, n.Apply) or fact.op not in _NEGATION:
                 continue
             left, right = fact.args
+            if isinstance(node, n.Apply) and node.op == "sub" and {left, right} == {*node.args}:
+                found = found.meet(self._compared(fact.op if left is node.args[0] else _MIRROR[fact.op], dom.point(0.0), node.kind))
             if left is node:
                 found = found.meet(self._compared(fact.op, self._get(right, NO_FACTS), node.kind))
             elif right is node:
