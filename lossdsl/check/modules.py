@@ -77,7 +77,7 @@ class Library:
     def _use(self, module: LoadedModule, use: ast.Use, folder: Path | None) -> None:
         found = self._find(use, folder)
         if found is None:
-            module.broken |= {used.alias or used.name for used in use.names}
+            module.broken.update(used.alias or used.name for used in use.names)
             return
         for used in use.names:
             alias = used.alias or used.name

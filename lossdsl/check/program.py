@@ -135,7 +135,7 @@ def _check_names(ctx: Context, function: ast.Function) -> None:
 
 
 def _check_name(module: LoadedModule, name: str, span: Span, diagnostics: Diagnostics) -> None:
-    if name in builtin_names() and module.name != "stdlib/prelude.loss":
+    if name in builtin_names() and not module.name.endswith("stdlib/prelude.loss"):
         diagnostics.report("E011", f"{name} is an operation of the language and cannot be declared anew", span, help=f"call it my_{name}")
 
 

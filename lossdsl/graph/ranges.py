@@ -240,6 +240,9 @@ class Ranges:
                 found = found.meet(self._compared(fact.op, self._get(right, NO_FACTS), node.kind))
             elif right is node:
                 found = found.meet(self._compared(_MIRROR[fact.op], self._get(left, NO_FACTS), node.kind))
+            elif isinstance(node, n.Apply) and node.op == "sub" and node.args in ((left, right), (right, left)):
+                op = fact.op if node.args == (left, right) else _MIRROR[fact.op]
+                found = found.meet(self._compared(op, dom.point(0.0), node.kind))
         return found
 
     def _compared(self, op: str, other: Interval, kind: Kind) -> Interval:
