@@ -99,7 +99,8 @@ class Diagnostics:
         severity: str = "error",
     ) -> None:
         new = Diagnostic(code, message, span, underline, tuple(labels), tuple(notes), help, severity)
-        if new not in self.found and len(self.found) < MAX_DIAGNOSTICS:
+        known = any((d.code, d.message, d.span) == (code, message, span) for d in self.found)
+        if not known and len(self.found) < MAX_DIAGNOSTICS:
             self.found.append(new)
 
     def stop(self, code: str, message: str, span: Span | None, **details: Any) -> Stop:
