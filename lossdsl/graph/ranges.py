@@ -148,7 +148,7 @@ class Ranges:
     def _is_share(self, node: n.Apply, facts: Facts) -> bool:
         """x over the sum or the largest of x's, or over something larger."""
         part, whole = node.args
-        if isinstance(whole, n.Apply) and whole.op == "where" and self.facts_of(whole.args[0]) <= facts:
+        if isinstance(whole, n.Apply) and whole.op == "where" and whole.args[0] in facts:
             whole = whole.args[1]
         if isinstance(whole, n.Apply) and whole.op == "max":
             return any(self._is_part(part, w) for w in whole.args)
