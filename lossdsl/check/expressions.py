@@ -175,7 +175,8 @@ def where(ctx: Context, scope: Scope, call: ast.Call) -> Tensor:
     condition = truth(ctx, scope, condition_expr)
     decided = ctx.graph.static(condition.node)
     if decided is not None:
-        return tensor(ctx, scope, yes if decided else no)
+        with ctx.assume(condition.node, holds=bool(decided)):
+            return tensor(ctx, scope, yes if decided else no)
     with ctx.assume(condition.node):
         first = tensor(ctx, scope, yes)
     with ctx.assume(condition.node, holds=False):
