@@ -20,6 +20,7 @@ from lossdsl.resources import grammar_text
 from lossdsl.syntax import ast, mistakes
 from lossdsl.syntax.diagnostics import Diagnostics
 from lossdsl.syntax.source import Source, Span
+from lossdsl.syntax.tables import lark_parser
 from lossdsl.syntax.tokens import CLOSING, OPENING, Part, part, split
 
 MAX_TEXT = 1_000_000
@@ -51,14 +52,7 @@ class _OneLine(_Indentation):
 
 @cache
 def _lark(start: str) -> Lark:
-    return Lark(
-        grammar_text(),
-        parser="lalr",
-        postlex=_OneLine() if start == "expr" else _Indentation(),
-        propagate_positions=True,
-        maybe_placeholders=True,
-        start=start,
-    )
+    return lark_parser(grammar_text(), start, _OneLine() if start == "expr" else _Indentation())
 
 
 @cache
