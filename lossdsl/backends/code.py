@@ -91,7 +91,8 @@ Instruction = Call | LoopCall | CustomCall
 class Code:
     """A lowered program. arguments: register and leaf name for every tensor that comes from outside, in order.
 
-    results: the values, then the updated states in the order of `updates`.
+    results: the values, then the updated states in the order of `updates`. layouts: the order of dims of registers that hold a
+    node's value; others are steps on the way there.
     """
 
     arguments: list[tuple[Reg, str]]
@@ -99,6 +100,7 @@ class Code:
     block: Block
     results: tuple[Arg, ...]
     updates: tuple[str, ...]
+    layouts: dict[Reg, tuple[Dim, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

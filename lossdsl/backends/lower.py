@@ -52,6 +52,7 @@ class Lowering:
         self.arguments: list[tuple[Reg, str]] = []
         self.functions: dict[str, Reg] = {}
         self.places: dict[str, Placed] = {}
+        self.layouts: dict[Reg, tuple[Dim, ...]] = {}
         self._like: Reg | None = None
 
     # ---- instructions ----
@@ -184,6 +185,8 @@ class Lowering:
         finally:
             self.level = before
         self.memo[level][id(node)] = placed
+        if isinstance(placed.arg, Reg):
+            self.layouts.setdefault(placed.arg, placed.dims)
         return placed
 
     def _home(self, node: Node) -> int:
@@ -671,7 +674,7 @@ def lower(program: Program, sizes: dict[str, int]) -> Code:
     block = state.blocks[0][0]
     prune(block, tuple(results))
     functions = [(reg, name) for name, reg in state.functions.items()]
-    return Code(state.arguments, functions, block, tuple(results), tuple(updates))
+    return Code(state.arguments, functions, block, tuple(results), tuple(updates), state.layouts)
 
 
 __all__ = ["INF", "Interval", "Lowering", "UnknownSize", "lower"]

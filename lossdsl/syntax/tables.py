@@ -1,8 +1,8 @@
 """Lark's parsing tables, kept between runs: building them takes longer than checking most programs.
 
 They lie in a folder of the user's, under a name made of all that they depend on, with a checksum. Whatever is
-wrong with that folder or a file in it, the tables are built anew; where it cannot be written, they are built every
-time.
+wrong with that folder or a file in it, the tables are built anew; where it cannot be written, they are built
+every time.
 """
 
 from __future__ import annotations
