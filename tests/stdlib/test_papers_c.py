@@ -5,7 +5,7 @@ import importlib
 import pytest
 from support import compare, finite
 
-SLUGS = ("ms_ssim", "mono_vifi", "lvm_med")
+SLUGS = ("ms_ssim", "mono_vifi", "lvm_med", "yolov8_to")
 LOSSES = [(slug, loss) for slug in SLUGS for loss in importlib.import_module(f"references.{slug}").REFERENCES]
 EVERY = pytest.mark.parametrize(("slug", "loss"), LOSSES, ids=[f"{slug}.{loss}" for slug, loss in LOSSES])
 
