@@ -14,7 +14,7 @@ from lossdsl.backends import access, contract
 from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune
 from lossdsl.check.values import Program
 from lossdsl.graph import nodes as n
-from lossdsl.graph.build import ARITHMETIC
+from lossdsl.graph.build import ARITHMETIC, GraphTooLarge, Opaque, Renaming
 from lossdsl.graph.nodes import Dim, Leaf, Node
 from lossdsl.graph.ranges import Ranges
 from lossdsl.graph.scalars import FLOATS
@@ -24,6 +24,8 @@ from lossdsl.types.sizes import Atom, Size
 
 _PYTHON = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
            "eq": "==", "ne": "!="}  # fmt: skip
+_STANDARD = 1_000_000
+"""Copies from here on are the standard dims of lowering."""
 _TENSOR_ONLY = {"min": "minimum", "max": "maximum", "logaddexp": "logaddexp", "atan2": "atan2"}
 
 
@@ -49,6 +51,8 @@ class Lowering:
         self.atoms: dict[str, Placed] = {}
         self.lengths: dict[Size, Placed] = {}
         self.count = 0
+        self.occurrences: dict[int, tuple[Dim, ...]] = {}
+        self.renaming = Renaming(program.graph)
         self.arguments: list[tuple[Reg, str]] = []
         self.functions: dict[str, Reg] = {}
         self.places: dict[str, Placed] = {}
@@ -181,13 +185,49 @@ class Lowering:
                 return known[id(node)]
         before, self.level = self.level, level
         try:
-            placed = self._lower(node)
+            placed = self._shared(node)
         finally:
             self.level = before
         self.memo[level][id(node)] = placed
         if isinstance(placed.arg, Reg):
             self.layouts.setdefault(placed.arg, placed.dims)
         return placed
+
+    def _shared(self, node: Node) -> Placed:
+        """Nodes that differ only in the names of their dims are one computation: lower the one over standard dims."""
+        names = self._standard(node)
+        if not names:
+            return self._lower(node)
+        try:
+            standard = self.renaming.node(node, names)
+        except (Opaque, GraphTooLarge):
+            return self._lower(node)
+        if standard is node:
+            return self._lower(node)
+        placed = self.lower(standard)
+        back = {new: old for old, new in names.items()}
+        return Placed(placed.arg, tuple(back.get(d, d) for d in placed.dims), placed.scalar)
+
+    def _standard(self, node: Node) -> dict[Dim, Dim]:
+        """The k-th free dim of a length gets the k-th standard name of that length."""
+        if isinstance(node, n.Const | n.Hyper | n.SizeOf | Leaf | n.Result | n.Solve | n.Loop | n.Custom | n.Scatter):
+            return {}
+        counts: dict[Size, int] = {}
+        names: dict[Dim, Dim] = {}
+        for dim in self._occurrence(node):
+            place = counts.get(dim.size, 0)
+            counts[dim.size] = place + 1
+            names[dim] = Dim(dim.size, _STANDARD + place, True, dim.label)
+        return {} if all(old == new for old, new in names.items()) else names
+
+    def _occurrence(self, node: Node) -> tuple[Dim, ...]:
+        """Free dims in the order in which they first appear: the same order whatever they are called."""
+        for item in n.topological([node]):
+            if id(item) not in self.occurrences:
+                found = dict.fromkeys(d for d in _appearing(item, self.occurrences) if d in item.dims)
+                found.update(dict.fromkeys(sorted(item.dims, key=lambda d: d.order)))
+                self.occurrences[id(item)] = tuple(found)
+        return self.occurrences[id(node)]
 
     def _home(self, node: Node) -> int:
         needed = self._depends(node)
@@ -309,6 +349,10 @@ class Lowering:
 
     def _apply(self, node: n.Apply) -> Placed:
         op = node.op
+        if op == "div":
+            unit = self._normalized(node)
+            if unit is not None:
+                return unit
         args = [self.lower(a) for a in node.args]
         if all(a.scalar for a in args):
             return self._scalars(node, args)
@@ -318,6 +362,23 @@ class Lowering:
         dims = self.merge(args)
         views = [self.view(a, dims) for a in args]
         return Placed(self._call(node, op, args, views), dims)
+
+    def _normalized(self, node: n.Apply) -> Placed | None:
+        """x / max(norm(x), eps) in one call; eps is large enough that squares below it do not matter."""
+        top, below = node.args
+        if not (isinstance(below, n.Apply) and below.op == "max" and isinstance(below.args[0], n.Reduce)):
+            return None
+        norm, eps = below.args
+        if norm.op != "norm" or not isinstance(eps, n.Const | n.Hyper) or eps.value is None or not eps.value >= 1e-15:
+            return None
+        place = self.graph.same_up_to_bound(norm.body, norm.bound, top)
+        if place is None:
+            return None
+        body = self.lower(top)
+        if body.scalar or place not in body.dims:
+            return None
+        out = self.emit("F.normalize", body.arg, dim=self.axis(body, place), eps=self.lower(eps).arg, hint=node.hint or "")
+        return Placed(out, body.dims)
 
     def _typed(self, node: n.Apply, args: list[Placed]) -> list[Placed]:
         """Arguments in dtypes that torch combines as the language does."""
@@ -627,6 +688,24 @@ class Lowering:
 
 
 ELEMENTWISE_FREE: dict[str, str] = {"argsort": "int", "rank": "int", "sort": "same", "cummax": "same"}
+
+
+def _appearing(node: Node, known: dict[int, tuple[Dim, ...]]) -> Iterable[Dim]:
+    match node:
+        case Leaf():
+            yield from node.axes
+        case n.Iota():
+            yield node.dim
+        case n.At():
+            mapping = dict(node.mapping)
+            for dim in known[id(node.body)]:
+                yield from known[id(mapping[dim])] if dim in mapping else (dim,)
+        case n.Along():
+            yield from node.along
+            yield from known[id(node.body)]
+        case _:
+            for child in node.children:
+                yield from known[id(child)]
 
 
 def _short(places: tuple[Any, ...], pad: bool = True) -> tuple[Any, ...]:

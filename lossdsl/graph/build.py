@@ -242,11 +242,6 @@ class Graph:
         if isinstance(body, n.Iota) and default is None:
             return kept[body.dim]
         if default is None:
-            renames = _renames(kept, body.dims)
-            if renames is not None and not isinstance(body, Leaf):
-                renamed = self.rename(body, renames)
-                if renamed is not None:
-                    return renamed
             if isinstance(body, n.At) and body.default is None:
                 inner = {d: self.at(i, kept) for d, i in body.mapping}
                 covered = {d for d, _ in body.mapping}
@@ -260,19 +255,29 @@ class Graph:
         key = ("at", id(body), tuple((d, id(i)) for d, i in ordered), id(default))
         return self._intern(key, n.At(body, ordered, default, kind=kind, dims=dims))
 
+    def same_up_to_bound(self, body: Node, bound: tuple[Dim, ...], other: Node) -> Dim | None:
+        """The dim of `other` that takes the place of the one bound dim in `body`, if that makes them the same."""
+        if len(bound) != 1:
+            return None
+        (dim,) = bound
+        for candidate in sorted(other.dims, key=lambda d: d.order):
+            if candidate.size == dim.size and self.rename(body, {dim: candidate}) is other:
+                return candidate
+        return None
+
     def rename(self, node: Node, renames: Mapping[Dim, Dim]) -> Node | None:
         """The node over renamed dims, or None where it holds something that cannot be rebuilt (a loop, a solver)."""
         try:
-            return _Renaming(self).node(node, dict(renames))
-        except _Opaque:
+            return Renaming(self).node(node, dict(renames))
+        except Opaque:
             return None
 
 
-class _Opaque(Exception):  # noqa: N818 - control flow
-    pass
+class Opaque(Exception):  # noqa: N818 - control flow
+    """Something in the node (a loop, a solver) cannot be rebuilt over other dims."""
 
 
-class _Renaming:
+class Renaming:
     """Capture-avoiding renaming of free dims."""
 
     def __init__(self, graph: Graph):
@@ -322,7 +327,7 @@ class _Renaming:
             case Leaf():
                 return g.at(node, {d: g.iota(e) for d, e in live.items()})
             case _:
-                raise _Opaque
+                raise Opaque
 
     def _bind(self, bound: tuple[Dim, ...], live: dict[Dim, Dim], *inside: Node | None) -> tuple[tuple[Any, ...], dict[Dim, Dim]]:
         """Bound dims hide renamings of themselves and step aside where a renaming would be captured."""
@@ -345,20 +350,6 @@ def fresh_copy(dim: Dim, taken: Iterable[Dim]) -> Dim:
     while Dim(dim.size, copy, dim.index) in taken:
         copy += 1
     return Dim(dim.size, copy, dim.index, dim.label)
-
-
-def _renames(mapping: dict[Dim, Node], dims: n.Dims) -> dict[Dim, Dim] | None:
-    """The mapping as a renaming, where it is one: every index a plain variable of the same range, all different."""
-    renames: dict[Dim, Dim] = {}
-    for dim, index in mapping.items():
-        if not isinstance(index, n.Iota) or index.dim.size != dim.size:
-            return None
-        renames[dim] = index.dim
-    targets = list(renames.values())
-    others = dims - frozenset(renames)
-    if len(set(targets)) != len(targets) or any(t in others for t in targets):
-        return None
-    return renames
 
 
 def size_of(node: Node) -> Size | None:

@@ -217,7 +217,8 @@ class Ranges:
             return False
         (dim,) = bound
         places = {d for fact in facts for d in fact.dims if d.size == dim.size and d != dim}
-        return any(self.facts_of(self.graph.at(guard, {dim: self.graph.iota(place)})) <= facts for place in places)
+        moved = [self.graph.rename(guard, {dim: place}) for place in places]
+        return any(m is not None and self.facts_of(m) <= facts for m in moved)
 
     def _self_comparison(self, guard: n.Apply, bound: tuple[n.Dim, ...]) -> bool:
         """labels[j] == labels[i] holds at j = i."""

@@ -48,8 +48,9 @@ def _log_of(g: Graph, r: Ranges, node: Node) -> Node | None:
             return _log_of_sum(g, r, node)
         case n.Along(op="softmax"):
             return g.along("log_softmax", node.along, node.body)
-        case n.At(default=None) if isinstance(node.body, n.Along) and node.body.op == "softmax":
-            return g.at(g.along("log_softmax", node.body.along, node.body.body), dict(node.mapping))
+        case n.At(default=None):
+            inner = _log_of(g, r, node.body)
+            return None if inner is None else g.at(inner, dict(node.mapping))
         case n.Reduce(op="sum" | "mean"):
             return _log_of_reduction(g, r, node)
         case _:
@@ -199,22 +200,13 @@ def _softmax(g: Graph, r: Ranges, node: Node) -> Node | None:
     if isinstance(below, n.Reduce) and below.op == "sum" and below.guard is None:
         inner = _args(below.body, "exp")
         if inner is not None:
-            matched = _same_up_to_bound(g, inner[0], below.bound, top[0])
-            if matched is not None:
-                return g.along("softmax", matched, top[0])
+            if inner[0] is top[0]:
+                return g.along("softmax", below.bound, top[0])
+            place = g.same_up_to_bound(inner[0], below.bound, top[0])
+            if place is not None:
+                return g.along("softmax", (place,), top[0])
     log = _log_of(g, r, below)
     return None if log is None else g.apply("exp", g.apply("sub", top[0], log))
-
-
-def _same_up_to_bound(g: Graph, body: Node, bound: tuple[Dim, ...], other: Node) -> tuple[Dim, ...] | None:
-    """The dims of `other` that take the places of the bound dims in `body`, if that makes them the same."""
-    if len(bound) != 1:
-        return bound if body is other else None
-    (dim,) = bound
-    for candidate in sorted(other.dims, key=lambda d: d.order):
-        if candidate.size == dim.size and g.at(body, {dim: g.iota(candidate)}) is other:
-            return (candidate,)
-    return None
 
 
 def _variance(g: Graph, r: Ranges, node: Node) -> Node | None:
@@ -314,10 +306,10 @@ def _logistic_side(node: Node) -> tuple[Node, int, int] | None:
 
 def _binary_cross_entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
     """t log sigmoid(x) + (1 - t) log sigmoid(-x) is t x - softplus(x), and so with the opposite sign."""
-    args = _args(node, "add")
-    if args is None:
+    if not isinstance(node, n.Apply) or node.op not in ("add", "sub"):
         return None
-    for first, second in (args, args[::-1]):
+    signed = ((node.args[0], 1), (node.args[1], 1 if node.op == "add" else -1))
+    for (first, first_sign), (second, second_sign) in (signed, signed[::-1]):
         one, two = _args(first, "mul"), _args(second, "mul")
         if one is None or two is None:
             continue
@@ -326,10 +318,11 @@ def _binary_cross_entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
                 here, there, difference = _logistic_side(side), _logistic_side(opposite), _args(rest, "sub")
                 if here is None or there is None or difference is None or not _is_number(difference[0], 1) or difference[1] is not t:
                     continue
-                if here[0] is there[0] and here[1] == -there[1] and here[2] == there[2]:
+                outer = here[2] * first_sign
+                if here[0] is there[0] and here[1] == -there[1] and outer == there[2] * second_sign:
                     x = here[0] if here[1] > 0 else g.apply("neg", here[0])
                     positive = g.apply("sub", g.apply("mul", t, x), g.apply("softplus", x))
-                    return positive if here[2] > 0 else g.apply("neg", positive)
+                    return positive if outer > 0 else g.apply("neg", positive)
     return None
 
 
@@ -377,8 +370,8 @@ def _hoist(g: Graph, r: Ranges, node: Node) -> Node | None:
     return None
 
 
-def _negated_product(g: Graph, r: Ranges, node: Node) -> Node | None:
-    """softplus(-(c x)) keeps its sign inside; -(-x) is gone: a - (-b) is a + b."""
+def _signs(g: Graph, r: Ranges, node: Node) -> Node | None:
+    """Signs move outwards: a - (-b) is a + b, (-a) b is -(a b), softplus(-x) is -log sigmoid(x)."""
     args = _args(node, "sub")
     inner = None if args is None else _args(args[1], "neg")
     if args is not None and inner is not None:
@@ -387,7 +380,15 @@ def _negated_product(g: Graph, r: Ranges, node: Node) -> Node | None:
     inner = None if args is None else _args(args[1], "neg")
     if args is not None and inner is not None:
         return g.apply("sub", args[0], inner[0])
-    return None
+    for op in ("mul", "div"):
+        args = _args(node, op)
+        for place, argument in enumerate(args or ()):
+            inner = _args(argument, "neg")
+            if args is not None and inner is not None and argument.kind is Kind.REAL:
+                return g.apply("neg", g.apply(op, *(inner[0] if k == place else a for k, a in enumerate(args))))
+    args = _args(node, "softplus")
+    inner = None if args is None else _args(args[0], "neg")
+    return None if inner is None else g.apply("neg", g.apply("log_sigmoid", inner[0]))
 
 
 def _program(body: str, parameters: str = "x: real[N, C]", result: str = " -> real[N]") -> str:
@@ -418,6 +419,6 @@ RULES: tuple[Rule, ...] = (
     Rule("exp-of-log", "exp(log(x)) is x.", _inverse, _program("sum[C](exp(log(x)))", _POSITIVE)),
     Rule("powers", "x^1, x^0.5 and x^-1 have operations of their own.", _powers, _program("sum[C](x^0.5)", _POSITIVE)),
     Rule("hoist", "signs and constant terms leave sums and means.", _hoist, _program("mean[C](-x)")),
-    Rule("signs", "a - (-b) is a + b.", _negated_product, _program("sum[C](x - (-x^3))")),
+    Rule("signs", "a - (-b) is a + b, (-a) b is -(a b), softplus(-x) is -log sigmoid(x).", _signs, _program("sum[C](x - (-x^3))")),
 )  # fmt: skip
 """All rules, in the order in which they are tried."""
