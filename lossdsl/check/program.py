@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from lossdsl.check import statements, types
 from lossdsl.check.calls import builtin_names
@@ -76,7 +74,7 @@ def elaborate(
     program = Program(function.name, module, function, graph, ranges)
     ctx = Context(graph, ranges, diagnostics, prelude, None if hypers is None else dict(hypers), dict(sizes or {}), program)
     try:
-        with _deep_recursion():
+        with ast.deep_recursion():
             _run(ctx, module, function, program)
     except Stop:
         return None
@@ -88,16 +86,6 @@ def elaborate(
                            help="calls inside calls multiply: give shared parts a name")  # fmt: skip
         return None
     return program
-
-
-@contextmanager
-def _deep_recursion() -> Iterator[None]:
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 20_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Program) -> None:

@@ -5,6 +5,9 @@ Spans do not take part in equality, so that two layouts of one program compare e
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lossdsl.syntax.source import Source, Span
@@ -15,6 +18,17 @@ class Node:
     """Anything with a place in the text."""
 
     span: Span = field(compare=False, repr=False, kw_only=True)
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Within this block a walk down the deepest tree that the parser admits does not exhaust Python's stack."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 # ---- expressions ---------------------------------------------------------------------------

@@ -68,8 +68,10 @@ def parse(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
     if _plain(source.text):
         tree = _try(source, Part(0, len(source.text), ()), "start")
         if tree is not None:
-            return _Builder(source, diagnostics).module(tree)
-    return _piecewise(source, diagnostics)
+            with ast.deep_recursion():
+                return _Builder(source, diagnostics).module(tree)
+    with ast.deep_recursion():
+        return _piecewise(source, diagnostics)
 
 
 def parse_expression(source: Source, diagnostics: Diagnostics) -> ast.Expr | None:
@@ -81,7 +83,8 @@ def parse_expression(source: Source, diagnostics: Diagnostics) -> ast.Expr | Non
     if found is None:
         tree = _try(source, whole, "expr")
         if tree is not None:
-            return _Builder(source, diagnostics).expr(tree)
+            with ast.deep_recursion():
+                return _Builder(source, diagnostics).expr(tree)
         found = _finding(source, whole, "expr")
     found.report(diagnostics)
     return None
