@@ -252,8 +252,10 @@ def _product(low: Lowering, node: n.Reduce, body: Node, bound: tuple[Dim, ...]) 
     if set(bound) - union:
         return None
     total: Placed | None = None
-    if len(inside) > 1 and len(union) > max(len(f.dims) for f in inside):
-        total = _window_sum(low, inside, bound) or _einsum(low, [low.real(low.lower(f), f.kind) for f in inside], bound)
+    if len(inside) > 1:
+        total = _window_sum(low, inside, bound)
+        if total is None and len(union) > max(len(f.dims) for f in inside):
+            total = _einsum(low, [low.real(low.lower(f), f.kind) for f in inside], bound)
     if total is None:
         if not outside and sign == 1:
             return None
@@ -307,7 +309,7 @@ def _matmul(low: Lowering, a: Placed, b: Placed, bound: Dim) -> Placed | None:
 
 
 def _window_sum(low: Lowering, factors: list[Node], bound: tuple[Dim, ...]) -> Placed | None:
-    """sum_a g[a] * x[h + a] (one or two window variables) as convolutions, one axis at a time where the weights separate."""
+    """sum_a g[a] * x[h + a] (one or two window variables) without making the windows, one axis at a time where the weights separate."""
     from lossdsl.backends.access import affine  # noqa: PLC0415 - avoids a cycle at import
 
     reads = [f for f in factors if isinstance(f, n.At) and f.default is None and _is_windowed(f, bound)]
