@@ -242,7 +242,7 @@ class Graph:
         if isinstance(body, n.Iota) and default is None:
             return kept[body.dim]
         if default is None:
-            if isinstance(body, n.At) and body.default is None:
+            if isinstance(body, n.At) and body.default is None and not _windows_of_lookups(body, kept):
                 inner = {d: self.at(i, kept) for d, i in body.mapping}
                 covered = {d for d, _ in body.mapping}
                 inner.update({d: i for d, i in kept.items() if d in body.body.dims and d not in covered})
@@ -350,6 +350,18 @@ def fresh_copy(dim: Dim, taken: Iterable[Dim]) -> Dim:
     while Dim(dim.size, copy, dim.index) in taken:
         copy += 1
     return Dim(dim.size, copy, dim.index, dim.label)
+
+
+def _windows_of_lookups(body: n.At, mapping: Mapping[Dim, Node]) -> bool:
+    """Windows over positions that are looked up: it is cheaper to look each position up once first."""
+    looked_up = {d for _, index in body.mapping if not _is_affine(index) for d in index.dims}
+    return any(d in looked_up and len(index.dims) > 1 and _is_affine(index) for d, index in mapping.items())
+
+
+def _is_affine(index: Node) -> bool:
+    if isinstance(index, n.Apply):
+        return index.op in ("add", "sub", "mul", "neg") and all(_is_affine(a) for a in index.args)
+    return isinstance(index, n.Iota) or size_of(index) is not None
 
 
 def size_of(node: Node) -> Size | None:
