@@ -92,7 +92,7 @@ class Ranges:
             case n.Along():
                 return ALONG[node.op].range(self._get(node.body, facts))
             case n.At():
-                inside = self._get(node.body, NO_FACTS)
+                inside = self._get(node.body, _anywhere(facts))
                 return inside if node.default is None else inside.join(self._get(node.default, facts))
             case n.Concat():
                 found = self._get(node.parts[0][0], facts)
@@ -182,13 +182,23 @@ class Ranges:
         return found
 
     def _is_distribution(self, node: n.Reduce) -> bool:
-        body = node.body
+        """A sum over all of the axis along which its body sums to 1."""
         if node.guard is not None or len(node.bound) != 1:
             return False
-        if isinstance(body, n.Along) and body.op == "softmax":
-            return body.along == node.bound
-        leaf = body.body if isinstance(body, n.At) else body
-        return isinstance(leaf, n.Leaf) and leaf.shape == "prob" and body is leaf and leaf.axes[-1] == node.bound[0]
+        (bound,) = node.bound
+        body, read = node.body, {bound: self.graph.iota(bound)}
+        if isinstance(body, n.At) and body.default is None:
+            body, read = body.body, read | dict(body.mapping)
+        if isinstance(body, n.Along) and body.op == "softmax" and len(body.along) == 1:
+            last = body.along[0]
+        elif isinstance(body, n.Leaf) and body.shape == "prob":
+            last = body.axes[-1]
+        else:
+            return False
+        along = read.pop(last, None)
+        read.pop(bound, None)
+        whole = isinstance(along, n.Iota) and along.dim == bound and bound.size == last.size
+        return whole and all(bound not in index.dims for index in read.values())
 
     def nonempty(self, node: n.Reduce) -> bool:
         """Is the guard of a reduction sure to hold somewhere? (`j != i` is, on an axis of length 2 or more.)"""
@@ -405,6 +415,11 @@ class Ranges:
                 elif high is not None and high >= 0:
                     found.append(y if upper else x)
         return found
+
+
+def _anywhere(facts: Facts) -> Facts:
+    """The facts that hold at every position."""
+    return frozenset(f for f in facts if not f.dims) if facts else facts
 
 
 def _is_variance(node: n.Apply) -> bool:
