@@ -1,11 +1,16 @@
-"""Papers on value learning, classification, language and online learning agree with independent references."""
+"""Papers on value learning, classification, language and online learning agree with references."""
 
 import pytest
+from references import codegen2, ensloss, regret_loss, stop_regressing, z_loss
 from support import compare, finite
 
-from references import codegen2, ensloss, regret_loss, stop_regressing, z_loss
-
-PAPERS = {"stop_regressing": stop_regressing, "z_loss": z_loss, "ensloss": ensloss, "codegen2": codegen2, "regret_loss": regret_loss}
+PAPERS = {
+    "stop_regressing": stop_regressing,
+    "z_loss": z_loss,
+    "ensloss": ensloss,
+    "codegen2": codegen2,
+    "regret_loss": regret_loss,
+}
 LOSSES = [
     pytest.param(f"{slug}:{name}", reference, id=f"{slug}.{name}")
     for slug, module in PAPERS.items()
