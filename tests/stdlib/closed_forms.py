@@ -1,7 +1,7 @@
 """Closed forms, in torch, of the margin, classification, regression, distillation and consistency losses.
 
-A function carries the name of its loss and takes inputs and hyperparameters by name. Losses of a single
-sample are written for N of them; `header` is then the parameter list of the program that lifts the loss over N.
+A function has the name of its loss and takes inputs and hyperparameters by name. Losses of a single sample
+are written for N of them; `header` is then the parameter list of the program that lifts the loss over N.
 """
 
 import math
