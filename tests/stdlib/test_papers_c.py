@@ -1,4 +1,4 @@
-"""The programs of four papers on images, graphs and detection agree with plain torch versions of their objectives."""
+"""Papers on images, graphs and detection agree with plain torch versions of their objectives."""
 
 import importlib
 
