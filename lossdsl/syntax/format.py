@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Diagnostics
-from lossdsl.syntax.layout import Comment, Doc, Fill, Group, Indent, Line, Row, aligned, holds_comment, rows
+from lossdsl.syntax.layout import Comment, Doc, Fill, Indent, Line, Row, aligned, grouped, holds_comment, rows
 from lossdsl.syntax.parser import parse
 from lossdsl.syntax.source import Source
 from lossdsl.syntax.tokens import Token, scan
@@ -69,11 +69,18 @@ class _Words:
                 found.words.append(token)
                 found.above.append([])
                 found.behind.append([])
+                if token.text in (",", ";") and token.depth and len(found.words) > 1:
+                    found.pull()
             elif token.first or not found.words:
                 found.above[-1].append(token)
             else:
                 found.behind[-1].append(token)
         return found
+
+    def pull(self) -> None:
+        """Comments before a comma or semicolon come behind it, which so stays on the line of what it ends."""
+        self.behind[-1] = [*self.behind[-2], *self.above[-2]]
+        self.behind[-2], self.above[-2] = [], []
 
     def drop_comma(self) -> None:
         """A comma before a closing bracket is not kept; its comments are."""
@@ -146,15 +153,6 @@ class _Formatter:
         words = self.words
         if words is not None and words.at < len(words.words) and words.blank_above(words.words[words.at]):
             self.blank()
-
-    def close(self, text: str) -> tuple[Doc, list[Doc]]:
-        """A closing bracket and, apart from it, the comments behind it, which do not break what it closes."""
-        word = self.word(text)
-        if isinstance(word, str):
-            return word, []
-        assert isinstance(word, list)
-        place = word.index(text)
-        return word[: place + 1], word[place + 1 :]
 
     def emit(self, doc: Doc, margin: int) -> None:
         self.lines += rows(doc, margin, WIDTH, STEP)
@@ -237,8 +235,8 @@ class _Formatter:
         if not function.parameters and not function.hyperparameters:
             inner = []
         inner += self.comments_above()
-        closing, behind = self.close(")")
-        return [Group([opening, Indent(inner), Line("") if inner else "", closing]), *behind]
+        closing = self.word(")")
+        return grouped([opening, Indent(inner), Line("") if inner else "", closing])
 
     def parameter(self, parameter: ast.Parameter) -> Doc:
         line: list[Doc] = [self.word(parameter.name), self.word(":"), " ", self.type(parameter.type)]
@@ -426,8 +424,8 @@ class _Formatter:
         inner = build()
         self.depth -= 1
         below = self.comments_above()
-        closing, behind = self.close(")")
-        return [Group([opening, Indent([Line(""), Group(inner), *below]), Line(""), closing]), *behind]
+        closing = self.word(")")
+        return grouped([opening, Indent([Line(""), grouped(inner), *below]), Line(""), closing])
 
     def bare(self, expr: ast.Expr) -> Doc:
         match expr:
@@ -480,7 +478,7 @@ class _Formatter:
         return self.square or operand.id[:1].isupper()
 
     def operand(self, expr: ast.Expr, level: int) -> Doc:
-        return Group(self.expr(expr, level))
+        return grouped(self.expr(expr, level))
 
     def bracket(self, expr: ast.Bracket, binds: bool) -> Doc:
         base = self.expr(expr.base, _POSTFIX)
@@ -491,13 +489,13 @@ class _Formatter:
         inner: list[Doc] = self.listed(expr.entries, lambda e: self.entry(e, binds), Line() if breakable else " ")
         self.square = square
         if expr.guard is not None:
-            inner += [Line() if breakable else " ", self.word("|"), " ", Group(self.expr(expr.guard))]
+            inner += [Line() if breakable else " ", self.word("|"), " ", grouped(self.expr(expr.guard))]
         self.depth = before
         inner += self.comments_above()
-        closing, behind = self.close("]")
+        closing = self.word("]")
         if not breakable:
-            return [base, opening, *inner, closing, *behind]
-        return [base, Group([opening, Indent([Line(""), *inner]), Line(""), closing], late=True), *behind]
+            return [base, opening, *inner, closing]
+        return [base, grouped([opening, Indent([Line(""), *inner]), Line(""), closing], late=True)]
 
     def entry(self, entry: ast.Entry, binds: bool) -> Doc:
         match entry:
@@ -529,21 +527,21 @@ class _Formatter:
         inner = self.filled(arguments, self.argument)
         self.depth -= 1
         below = self.comments_above()
-        closing, behind = self.close(")")
+        closing = self.word(")")
         if not arguments and not below:
-            return [opening, closing, *behind]
+            return [opening, closing]
         plain = isinstance(opening, str) and not below and not holds_comment(inner)
         if plain and len(arguments) == 1 and arguments[0].name is None and _breaks_by_itself(arguments[0].value):
-            return [opening, *inner.parts, closing, *behind]
+            return [opening, *inner.parts, closing]
         laid: Doc = inner if arguments else []
         if isinstance(function, ast.Name) and function.id == "where" and arguments:
-            laid = Group([inner.parts[0], *([Line(), part] for part in inner.parts[1:])])
-        return [Group([opening, Indent([Line(""), laid, *below]), Line(""), closing]), *behind]
+            laid = grouped([inner.parts[0], *([Line(), part] for part in inner.parts[1:])])
+        return grouped([opening, Indent([Line(""), laid, *below]), Line(""), closing])
 
     def argument(self, argument: ast.Argument) -> Doc:
         if argument.name is None:
-            return Group(self.expr(argument.value))
-        return Group([self.word(argument.name), self.word("="), self.expr(argument.value)])
+            return grouped(self.expr(argument.value))
+        return grouped([self.word(argument.name), self.word("="), self.expr(argument.value)])
 
 
 def _level(expr: ast.Expr) -> int:

@@ -57,6 +57,34 @@ class Comment:
 Doc = str | list["Doc"] | Line | Indent | Group | Fill | Comment
 
 
+def grouped(doc: Doc, late: bool = False) -> Doc:
+    """A group, with the comments at its two ends outside of it: they do not keep it from fitting."""
+    above, doc = _without(doc, 0)
+    behind, doc = _without(doc, -1)
+    group = Group(doc, late=late)
+    return [*above, group, *reversed(behind)] if above or behind else group
+
+
+def _without(doc: Doc, end: int) -> tuple[list[Doc], Doc]:
+    """The comments at one end of a document, from the outside in, and the rest."""
+    if not isinstance(doc, list):
+        return [], doc
+    parts = list(doc)
+    comments: list[Doc] = []
+    while parts:
+        if isinstance(parts[end], Comment):
+            comments.append(parts.pop(end))
+            continue
+        inside, rest = _without(parts[end], end)
+        comments += inside
+        if rest in ("", []):
+            parts.pop(end)
+            continue
+        parts[end] = rest
+        break
+    return comments, parts
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the result: code, which may be empty, and a comment."""

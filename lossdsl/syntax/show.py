@@ -20,7 +20,7 @@ def show_tree(node: Node) -> list[str]:
         inner: list[tuple[str, Any, int]] = []
         for field in fields(item):
             value = getattr(item, field.name)
-            if field.name in ("span", "name_span", "source") or value is None or value in ((), frozenset()):
+            if field.name in ("span", "name_span", "source") or value in (None, False, (), frozenset()):
                 continue
             if isinstance(value, Node):
                 inner.append((field.name, value, depth + 1))
@@ -42,7 +42,7 @@ def _plain(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
-        return name if value else f"not {name}"
+        return name
     if isinstance(value, tuple | frozenset):
         return ".".join(map(str, value))
     return f"{name}={value}"
