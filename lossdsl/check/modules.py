@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from lossdsl.check.values import LoadedModule
@@ -20,6 +20,14 @@ from lossdsl.syntax.source import Source, Span
 
 PRELUDE = "prelude"
 MAX_MODULES = 200
+
+
+@lru_cache(maxsize=512)
+def _sound(name: str, text: str) -> ast.Module | None:
+    """The tree of a text without mistakes, which a process parses once: most loads use the same few library files."""
+    diagnostics = Diagnostics()
+    tree = parse(Source(name, text), diagnostics)
+    return None if diagnostics.found else tree
 
 
 @dataclass
@@ -59,9 +67,8 @@ class Library:
         if len(self._loaded) >= MAX_MODULES:
             self.diagnostics.report("E060", f"more than {MAX_MODULES} files take part in this program", None)
             return None
-        source = Source(name, text)
         self.sources[name] = text
-        tree = parse(source, self.diagnostics)
+        tree = _sound(name, text) or parse(Source(name, text), self.diagnostics)
         if tree is None:
             self._loaded[key] = None
             return None
