@@ -65,6 +65,7 @@ def binder(ctx: Context, scope: Scope, call: ast.Call, bracket: ast.Bracket, nam
         else:
             with ctx.assume(guard.node):
                 body = tensor(ctx, inner, body_expr)
+            body = Tensor(ctx.protect(body.node, guard.node), body.axes)
         _check_axes(ctx, scope, bound, body, guard, bracket, name)
         otherwise = None if default is None else tensor(ctx, scope, default)
         if keeping:

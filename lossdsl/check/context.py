@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +40,7 @@ class Context:
     live: dict[Size, int] = field(default_factory=dict)
     calls: list[tuple[ast.Function, Span]] = field(default_factory=list)
     steps: int = 0
+    _growing: dict[int, bool] = field(default_factory=dict)
     requirements: dict[Size, str] = field(default_factory=dict)
     """Lengths that must not be negative, to be checked when the inputs' sizes are known; each with what it is for."""
 
@@ -186,6 +187,51 @@ class Context:
                 node, lambda facts: self.ranges.interval(node, facts | self.axioms).within(tight), Interval(tight.low, tight.high)
             )
         return node
+
+    def protect(self, body: Node, condition: Node) -> Node:
+        """A branch whose gradient cannot leak where its condition fails.
+
+        There the gradient that arrives is 0, but 0 times an infinite derivative is nan. What the growing operations of the branch are made
+        of therefore passes gradient only where the condition holds.
+        """
+        if not self._grows(body):
+            return body
+        memo: dict[int, Node] = {}
+
+        def held(node: Node) -> Node:
+            if id(node) not in memo:
+                memo[id(node)] = self._held(node, condition, held)
+            return memo[id(node)]
+
+        return held(body)
+
+    def _held(self, node: Node, condition: Node, held: Callable[[Node], Node]) -> Node:
+        if isinstance(node, n.Const | n.Hyper | n.SizeOf | n.Iota) or node.kind is not Kind.REAL:
+            return node
+        if isinstance(node, n.Apply) and node.op == "stop":
+            return node
+        if isinstance(node, n.Apply) and self._grows(node):
+            return self.graph.apply(node.op, *(held(a) for a in node.args))
+        if not condition.dims <= node.dims:
+            return node
+        return self.graph.apply("where", condition, node, self.graph.apply("stop", node))
+
+    def _grows(self, node: Node) -> bool:
+        """Does the branch, down to where it reads, hold an operation whose derivative may overflow?"""
+        if id(node) not in self._growing:
+            found = False
+            if isinstance(node, n.Apply):
+                found = any(self._grows(a) for a in node.args)
+                if node.op in ("exp", "expm1", "sinh", "cosh"):
+                    reach = self.ranges.interval(node.args[0], self.axioms)
+                    found = found or reach.high > 80 or (reach.low < -80 and node.op in ("sinh", "cosh"))
+                elif node.op in ("pow", "tan"):
+                    found = found or self.ranges.interval(node.args[-1], self.axioms).point != 2
+                elif node.op in ("div", "log", "log1p", "lgamma", "digamma", "xlogy"):
+                    below = self.ranges.interval(node.args[-1], self.axioms)
+                    found = found or not (below.low > 1e-10 or below.high < -1e-10)
+            self._growing[id(node)] = found
+        return self._growing[id(node)]
 
     def require_power(self, base: Node, exponent: Node, span: Span) -> Node:
         power = self.interval(exponent)

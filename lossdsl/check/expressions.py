@@ -184,5 +184,7 @@ def where(ctx: Context, scope: Scope, call: ast.Call) -> Tensor:
     if (first.node.kind is Kind.BOOL) != (second.node.kind is Kind.BOOL):
         raise ctx.stop("E032", "the two branches of where are of different kinds", call.span, labels=[
             Label(yes.span, shape_text(first)), Label(no.span, shape_text(second))])  # fmt: skip
-    node = ctx.graph.apply("where", condition.node, first.node, second.node)
+    yes_node = ctx.protect(first.node, condition.node)
+    no_node = ctx.protect(second.node, ctx.graph.apply("not", condition.node))
+    node = ctx.graph.apply("where", condition.node, yes_node, no_node)
     return Tensor(node, merge_axes([condition, first, second]))

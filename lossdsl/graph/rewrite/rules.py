@@ -329,6 +329,16 @@ def _binary_cross_entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
 # ---- algebra -------------------------------------------------------------------------------
 
 
+def _guard_implied(g: Graph, r: Ranges, node: Node) -> Node | None:
+    """Under its own guard, where(guard, a, b) is a."""
+    if not isinstance(node, n.Reduce) or node.guard is None:
+        return None
+    args = _args(node.body, "where")
+    if args is None or args[0] is not node.guard:
+        return None
+    return g.reduce(node.op, node.bound, args[1], node.guard, node.default)
+
+
 def _cancel(g: Graph, r: Ranges, node: Node) -> Node | None:
     args = _args(node, "sub")
     if args is not None and args[0] is args[1] and args[0].kind is not Kind.BOOL:
@@ -419,6 +429,8 @@ RULES: tuple[Rule, ...] = (
     Rule("exp-of-log", "exp(log(x)) is x.", _inverse, _program("sum[C](exp(log(x)))", _POSITIVE)),
     Rule("powers", "x^1, x^0.5 and x^-1 have operations of their own.", _powers, _program("sum[C](x^0.5)", _POSITIVE)),
     Rule("hoist", "signs and constant terms leave sums and means.", _hoist, _program("mean[C](-x)")),
+    Rule("guard-implied", "under a guard, where(guard, a, b) is a.", _guard_implied,
+         _program("sum[c | x[N, c] > 0](where(x[N, c] > 0, x[N, c], 0))")),
     Rule("signs", "a - (-b) is a + b, (-a) b is -(a b), softplus(-x) is -log sigmoid(x).", _signs, _program("sum[C](x - (-x^3))")),
 )  # fmt: skip
 """All rules, in the order in which they are tried."""
