@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,33 @@ def _plain_number(value: Any) -> float | int | None:
         found = item()
         return found if isinstance(found, bool | int | float) else None
     return None
+
+
+def lifted(resolved: Resolved, extra: Mapping[str, int]) -> Resolved:
+    """The same function on tensors with further leading axes: `extra` says how many each parameter has.
+
+    The further axes of two parameters are one where they stand equally far from the core axes.
+    """
+    function = resolved.function
+    span = function.span
+    names = [f"Lifted{k}" for k in range(max(extra.values()), 0, -1)]
+    parameters = []
+    for parameter in function.parameters:
+        kind = parameter.type
+        assert isinstance(kind, ast.ArrayType)
+        count = extra.get(parameter.name, 0)
+        lead = tuple(ast.Axis(ast.Name(name, span=span), span=span) for name in names[len(names) - count :])
+        parameters.append(ast.Parameter(parameter.name, replace(kind, axes=(*lead, *kind.axes)), None, span=parameter.span))
+    given = [ast.Argument(None, ast.Name(p.name, span=span), span=span) for p in parameters]
+    given += [ast.Argument(h.name, ast.Name(h.name, span=span), span=span) for h in function.hyperparameters]
+    call = ast.Call(ast.Name(function.name, span=span), tuple(given), span=span)
+    outer = ast.Function(
+        "def", f"lifted_{function.name}", tuple(parameters), function.hyperparameters, None, function.doc,
+        (ast.Value((call,), span=span),), span=span, name_span=function.name_span,
+    )  # fmt: skip
+    module = LoadedModule("<lifted>", resolved.module.tree, dict(resolved.module.records), dict(resolved.module.functions))
+    module.functions[function.name] = (resolved.module, function)
+    return replace(resolved, module=module, function=outer)
 
 
 # ---- expressions ---------------------------------------------------------------------------

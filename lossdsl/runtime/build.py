@@ -13,7 +13,7 @@ from torch import Tensor
 from lossdsl.backends.fx import emit_fx
 from lossdsl.backends.lower import UnknownSize, lower
 from lossdsl.check.properties import derive
-from lossdsl.check.resolve import Recipe, Resolved, build, rebuild
+from lossdsl.check.resolve import Recipe, Resolved, build, lifted, rebuild
 from lossdsl.check.signature import signature
 from lossdsl.check.values import LastingSpec, Program, Tensor as Value
 from lossdsl.graph.rewrite import rewritten
@@ -30,6 +30,11 @@ def compiled(resolved: Resolved, options: Mapping[str, Any], rewrites: bool = Tr
 def from_recipe(recipe: Recipe) -> CompiledLoss:
     """Build a loss again, as unpickling does."""
     return assemble(build(rebuild(recipe), recipe.options), recipe, True)
+
+
+def lifted_variant(recipe: Recipe, extra: Mapping[str, int]) -> CompiledLoss:
+    """The loss of a recipe on inputs with further leading axes."""
+    return assemble(build(lifted(rebuild(recipe), extra), recipe.options), recipe, True)
 
 
 def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:

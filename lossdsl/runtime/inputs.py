@@ -77,6 +77,18 @@ class Binder:
         final = {name: _cast(t, leaves[name], dtype) for name, t in checked.items()}
         return Bound(final, functions, sizes, dtype, device)
 
+    def further_axes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+        """How many leading axes each input has beyond its declared ones; empty where none has, or where one has too few."""
+        given = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
+        extra: dict[str, int] = {}
+        for spec in self.program.inputs:
+            value = given.get(spec.name)
+            if isinstance(value, Tensor):
+                extra[spec.name] = value.ndim - len(spec.leaf.axes)
+        if not extra or min(extra.values()) < 0 or max(extra.values()) == 0:
+            return ()
+        return tuple((name, count) for name, count in extra.items() if count)
+
     def _names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.parameters):
             raise LossInputError(f"{self.program.name} takes {len(self.parameters)} inputs ({', '.join(self.parameters)}), {len(args)} were given")

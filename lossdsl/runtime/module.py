@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from lossdsl.backends.code import Code
 from lossdsl.check.resolve import Recipe
 from lossdsl.check.signature import Signature
+from lossdsl.graph import nodes as n
 from lossdsl.check.values import DrawSpec, LastingSpec, Program
 from lossdsl.runtime.inputs import Binder, Bound, LossInputError
 from lossdsl.types.domains import Kind
@@ -24,7 +25,8 @@ class CompiledLoss(nn.Module):
     properties: what the compiler derived.
     check_values: check indices and domains of inputs: True, False, or None for on the CPU only.
 
-    In `eval()` mode the state is used but not changed.
+    In `eval()` mode the state is used but not changed. A loss of one sample (one that takes no mean) also accepts inputs with further leading
+    axes, aligned from the right, and yields a value for each.
     """
 
     graph_module: fx.GraphModule
@@ -53,6 +55,8 @@ class CompiledLoss(nn.Module):
         self._sizes = dict(sizes)
         self._binder = Binder(program, sizes)
         self._initializers = initializers
+        self._one_sample = takes_one_sample(program)
+        self._variants: dict[tuple[tuple[str, int], ...], CompiledLoss] = {}
         self._follows_inputs = True
         self._lasting: dict[str, LastingSpec] = {s.name: s for s in program.lasting}
         for spec in program.lasting:
@@ -134,6 +138,10 @@ class CompiledLoss(nn.Module):
 
         generator: for the program's draws that are not handed in. Raises LossInputError naming the argument at fault.
         """
+        if self._one_sample:
+            extra = self._binder.further_axes(args, kwargs)
+            if extra:
+                return self._lifted(extra)(*args, **kwargs)  # type: ignore[no-any-return]
         bound = self._binder.bind(args, kwargs, self.check_values)
         if self._lasting:
             if self._follows_inputs:
@@ -150,6 +158,16 @@ class CompiledLoss(nn.Module):
             for name, new in zip(self._code.updates, results[count:], strict=True):
                 self._update(name, new)
         return results[0] if count == 1 else tuple(results[:count])  # type: ignore[no-any-return]
+
+    def _lifted(self, extra: tuple[tuple[str, int], ...]) -> CompiledLoss:
+        """This loss on inputs with further leading axes."""
+        if extra not in self._variants:
+            from lossdsl.runtime.build import lifted_variant  # noqa: PLC0415 - builds modules of this class
+
+            self._variants[extra] = lifted_variant(self.recipe, dict(extra))
+        variant = self._variants[extra]
+        variant.check_values = self.check_values
+        return variant
 
     def _check_lasting(self, bound: Bound) -> None:
         for name, spec in self._lasting.items():
@@ -205,6 +223,13 @@ class CompiledLoss(nn.Module):
         copy: CompiledLoss = rebuilt(recipe, {k: v.clone() for k, v in tensors.items()}, grads, flags)
         memo[id(self)] = copy
         return copy
+
+
+def takes_one_sample(program: Program) -> bool:
+    """Is this a loss of one sample: plain inputs, nothing that lasts or is drawn, and no mean taken?"""
+    if program.lasting or program.draws or program.functions or any(len(i.path) > 1 for i in program.inputs):
+        return False
+    return not any(isinstance(item, n.Reduce) and item.op == "mean" for item in n.topological(program.roots))
 
 
 def _from_shape(spec: LastingSpec, current: Tensor) -> dict[str, int]:
