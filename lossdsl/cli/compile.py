@@ -1,0 +1,240 @@
+"""Compile a loss to a file, or print a phase of its compilation.
+
+Without -o the result goes to standard output (python, fx). The format follows from the ending of OUT
+(.py, .pt, .pt2, .onnx) unless --emit names it. Exit status: 0 fine, 1 refused, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lossdsl.cli.common import (
+    Failed,
+    add_json,
+    add_set,
+    add_target,
+    find,
+    paint,
+    print_json,
+    program_of,
+    refuse,
+    settings,
+    table,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from lossdsl.check.resolve import Resolved
+    from lossdsl.check.values import Program
+    from lossdsl.runtime.module import CompiledLoss
+
+FORMATS = ("python", "fx", "pt2", "onnx")
+PHASES = ("ast", "types", "graph", "rewritten", "schedule", "fx")
+ENDINGS = {".py": "python", ".pt": "fx", ".pth": "fx", ".pt2": "pt2", ".onnx": "onnx"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags of `lossdsl compile`."""
+    add_target(parser)
+    parser.add_argument("-o", "--out", metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "--emit",
+        choices=FORMATS,
+        help="python: a module that needs only torch; fx: a GraphModule; pt2: a torch.export program; onnx",
+    )
+    parser.add_argument(
+        "--target", choices=("cpu", "cuda"), default="cpu", help="the device that the result is for"
+    )
+    add_set(parser)
+    parser.add_argument("--print", choices=PHASES, dest="phase", help="print a phase instead of emitting")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compile, or print a phase."""
+    from lossdsl.syntax.diagnostics import LossError
+
+    options = settings(arguments.options)
+    form = _format(arguments)
+    try:
+        resolved = find(arguments)
+        if arguments.phase is not None:
+            text = "\n".join(_phase(arguments.phase, resolved, arguments, options)) + "\n"
+            if arguments.json:
+                print_json({"phase": arguments.phase, "text": text, "diagnostics": []})
+            else:
+                sys.stdout.write(text)
+            return 0
+        return _emit(form, resolved, arguments, options)
+    except LossError as error:
+        return refuse(error.diagnostics, arguments.json)
+
+
+def _format(arguments: argparse.Namespace) -> str:
+    """What to emit. Raises Failed where OUT and --emit do not fit."""
+    out = None if arguments.out is None else Path(arguments.out)
+    if arguments.phase is not None and (out is not None or arguments.emit is not None):
+        raise Failed("--print goes to standard output; it takes neither -o nor --emit", None, 2)
+    if out is not None and out.suffix == ".loss":
+        raise Failed(
+            f"{out} looks like a program; it is not overwritten", "results end in .py, .pt, .pt2, .onnx", 2
+        )
+    form = arguments.emit
+    if form is None:
+        form = "python" if out is None else ENDINGS.get(out.suffix, "python")
+    if out is None and form in ("pt2", "onnx"):
+        raise Failed(f"--emit {form} writes a binary file", f"name it: -o loss.{form}", 2)
+    return str(form)
+
+
+# ---- phases --------------------------------------------------------------------------------
+
+
+def _phase(
+    phase: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]
+) -> list[str]:
+    match phase:
+        case "ast":
+            return _tree(resolved, arguments)
+        case "types":
+            return _types(program_of(resolved, options))
+        case "graph":
+            return _graph(program_of(resolved, options))
+        case "rewritten":
+            from lossdsl.graph.rewrite import rewritten
+
+            return _graph(rewritten(program_of(resolved, options)))
+        case "schedule":
+            from lossdsl.backends.show import show_code
+
+            return show_code(_compiled(resolved, options)._code)  # noqa: SLF001 - the module keeps it for this
+        case _:
+            readable: str = _compiled(resolved, options).graph_module.print_readable(print_output=False)
+            return [line.rstrip() for line in readable.splitlines()]
+
+
+def _tree(resolved: Resolved, arguments: argparse.Namespace) -> list[str]:
+    """The whole file's tree, or that of the one function that was named."""
+    from lossdsl.syntax.show import show_tree
+
+    named = arguments.target is not None and ":" in arguments.target
+    whole = resolved.recipe.kind == "module" and not named
+    return show_tree(resolved.module.tree if whole else resolved.function)
+
+
+def _types(program: Program) -> list[str]:
+    from lossdsl.check.describe import definitions, type_rows
+    from lossdsl.check.signature import signature
+
+    rows = type_rows([d.to_json() for d in definitions(program)])
+    return [paint(str(signature(program)), "bold", sys.stdout), *table(rows, indent="    ")]
+
+
+def _graph(program: Program) -> list[str]:
+    from lossdsl.graph.show import show_graph
+
+    several = len(program.values) > 1
+    results = [
+        (f"value {k + 1} " if several else "value ", v.node, v.axes) for k, v in enumerate(program.values)
+    ]
+    leaves = {s.name: s.leaf for s in program.lasting}
+    results += [(f"{name} :", node, leaves[name].axes) for name, node in program.updates.items()]
+    return show_graph(results)
+
+
+# ---- emitting ------------------------------------------------------------------------------
+
+
+def _compiled(resolved: Resolved, options: dict[str, float | int]) -> CompiledLoss:
+    from lossdsl.runtime.build import compiled
+
+    return compiled(resolved, options)
+
+
+def _emit(
+    form: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]
+) -> int:
+    loss = _compiled(resolved, options)
+    match form:
+        case "python":
+            content: str | bytes = _python(loss, arguments.target)
+        case "fx":
+            content = _fx(loss, arguments.out is not None)
+        case "pt2":
+            content = _pt2(loss, arguments.target)
+        case _:
+            content = _onnx(loss, arguments.target)
+    if arguments.out is not None:
+        write_file(Path(arguments.out), content)
+    if arguments.json:
+        code = content if isinstance(content, str) and arguments.out is None else None
+        print_json(
+            {
+                "out": arguments.out,
+                "emit": form,
+                "signature": loss.signature.to_json(),
+                "properties": loss.properties.to_json(),
+                "code": code,
+                "diagnostics": [],
+            }
+        )
+    elif arguments.out is None:
+        sys.stdout.write(content if isinstance(content, str) else content.decode())
+    else:
+        sys.stderr.write(f"wrote {arguments.out}: {loss.signature}\n")
+    return 0
+
+
+def _python(loss: CompiledLoss, target: str) -> str:
+    try:
+        from lossdsl.backends.python import emit_python
+    except ModuleNotFoundError:
+        raise Failed("this version cannot emit Python yet", "--emit fx prints the graph's code") from None
+    return emit_python(loss, target=target)
+
+
+def _fx(loss: CompiledLoss, saved: bool) -> str | bytes:
+    """The graph module as a file for torch.load, or its code."""
+    if not saved:
+        code: str = loss.graph_module.print_readable(print_output=False)
+        return "\n".join(line.rstrip() for line in code.splitlines()) + "\n"
+    import torch
+
+    stream = io.BytesIO()
+    torch.save(loss.graph_module, stream)
+    return stream.getvalue()
+
+
+def _pt2(loss: CompiledLoss, target: str) -> bytes:
+    try:
+        from lossdsl.backends.export import export
+    except ModuleNotFoundError:
+        raise Failed(
+            "this version cannot emit pt2 yet", "--emit fx -o loss.pt saves the graph module"
+        ) from None
+    import torch
+
+    stream = io.BytesIO()
+    torch.export.save(export(loss, target=target), stream)
+    return stream.getvalue()
+
+
+def _onnx(loss: CompiledLoss, target: str) -> bytes:
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise Failed(f"--emit onnx needs {' and '.join(missing)}", "pip install 'lossdsl[onnx]'")
+    try:
+        from lossdsl.backends.export import export
+    except ModuleNotFoundError:
+        raise Failed("this version cannot emit ONNX yet", None) from None
+    import torch
+
+    program: Any = torch.onnx.export(export(loss, target=target), dynamo=True, verbose=False)
+    stream = io.BytesIO()
+    stream.write(program.model_proto.SerializeToString())
+    return stream.getvalue()
