@@ -36,13 +36,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     return flags
 
 
-def start(args: argparse.Namespace) -> Options:
-    """Seed every generator, keep to two threads, and make the output folder."""
+def start(args: argparse.Namespace, threads: int = 2) -> Options:
+    """Seed every generator, keep to few threads (one suits small networks best), make the output folder."""
     random.seed(args.seed)
     np.random.seed(args.seed)  # noqa: NPY002  (scikit-learn draws from the global state unless told otherwise)
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(mode=True)
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     args.out.mkdir(parents=True, exist_ok=True)
     return Options(seed=args.seed, quick=args.quick, out=args.out)
 
