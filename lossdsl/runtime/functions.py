@@ -91,6 +91,8 @@ def xlogy(x: Any, y: Any) -> Tensor:
 
 def power(x: Any, exponent: Any) -> Tensor:
     """x^exponent whose infinite derivatives at 0 are 0."""
+    if not isinstance(exponent, Tensor) and (exponent >= 1 or exponent == 0):
+        return torch.pow(x, exponent)
     x, exponent = _tensors(x, exponent)
     flat = x == 0
     safe = torch.where(flat, 1.0, x)
@@ -155,14 +157,11 @@ def never_empty(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x
 
 
-SHORT_WINDOW = 32
-
-
 def window_sum(x: Tensor, weight: Tensor, start: int, step: int, length: int) -> Tensor:
     """sum_a weight[a] * x[.., start + step*h + a] for h < length, along the last axis; x [.., L], weight [A]."""
     weight = weight.to(x.dtype)
     reach = step * (length - 1) + 1
-    if weight.shape[0] <= SHORT_WINDOW:  # faster than a convolution with one channel, and exact on devices that round those
+    if weight.shape[0] <= 32:  # faster than a convolution, and exact where a device rounds those
         total = weight[0] * x[..., start : start + reach : step]
         for a in range(1, weight.shape[0]):
             total = torch.addcmul(total, weight[a], x[..., start + a : start + a + reach : step])

@@ -39,6 +39,9 @@ def test_an_axis_has_a_least_length_only():
 
 
 def test_a_difference_of_compared_hyperparameters_has_a_sign():
-    source = "loss f(x: real[N] in [0, 1]; lo: real > 0 = 1, hi: real {} = 2):\n    mean[N](1 / (lo + (hi - lo) * x))\n"
+    source = (
+        "loss f(x: real[N] in [0, 1]; lo: real > 0 = 1, hi: real {} = 2):\n"
+        "    mean[N](1 / (lo + (hi - lo) * x))\n"
+    )
     assert codes(source.format("> lo")) == []
     assert codes(source.format("> 0")) == ["E030"]
