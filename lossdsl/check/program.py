@@ -104,6 +104,7 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
     program.value = found[0]
     program.ensures = tuple(p for s in function.body if isinstance(s, ast.Ensures) for p in s.phrases)
     program.requirements = ctx.requirements
+    program.axis_names = frozenset(scope.axes)
     if function.kind == "loss":
         for value in found:
             hidden = value.node.dims - set(value.axes)
@@ -197,7 +198,7 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
     default: float | int | None = None
     if parameter.default is not None:
         node = tensor(ctx, scope, parameter.default).node
-        static = ctx.graph.static(node)
+        static = ctx.graph.static(node, decides=False)
         if static is None and ctx.hypers is None:
             static = _from_defaults(ctx, node, program)
         if static is None:
@@ -238,7 +239,7 @@ def _check_value(ctx: Context, parameter: ast.Parameter, declared: types.Declare
     if not point(value).within(declared.domain):
         raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span)
     for op, limit in declared.relations:
-        bound = ctx.graph.static(limit)
+        bound = ctx.graph.static(limit, decides=False)
         if bound is not None and not {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[op]:
             raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}", span)
 

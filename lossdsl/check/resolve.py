@@ -165,6 +165,12 @@ def build(resolved: Resolved, options: Mapping[str, Any]) -> Program:
     diagnostics.raise_if_errors()
     if program is None:
         raise LossError(diagnostics.found)
+    for name in sizes:
+        if name not in program.axis_names:
+            near = suggest(name, program.axis_names)
+            diagnostics.report("E041", f"{program.name} has no axis {name}", None,
+                               help=f"did you mean {near}?" if near else f"its axes: {', '.join(sorted(program.axis_names)) or 'none'}")  # fmt: skip
+    diagnostics.raise_if_errors()
     return program
 
 
@@ -241,7 +247,8 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
             continue
         if name in module.functions or name in builtin_names():
             continue
-        hypers.append(ast.Parameter(name, ast.ArrayType("real", (), span=item.span), None, span=item.span))
+        written = Span(Source("<expression>", "real"), 0, 4)
+        hypers.append(ast.Parameter(name, ast.ArrayType("real", (), span=written), None, span=item.span))
     del diagnostics
     parameters = tuple(ast.Parameter(name, kind, None, span=span) for name, kind in types.items())
     function = ast.Function(

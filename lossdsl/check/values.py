@@ -182,6 +182,7 @@ class Program:
     values: tuple[Tensor, ...] = ()
     definitions: list[Definition] = field(default_factory=list)
     ensures: tuple[ast.Phrase, ...] = ()
+    axis_names: frozenset[str] = frozenset()
     requirements: dict[Size, str] = field(default_factory=dict)
     """Lengths that must not be negative, each with what it is needed for."""
 

@@ -217,6 +217,9 @@ class Ranges:
             for one, other in ((guard.args[0], guard.args[1]), (guard.args[1], guard.args[0])):
                 if isinstance(one, n.Iota) and one.dim in bound and one.dim not in other.dims:
                     return (one.dim.size.least or 0) >= 2
+        if guard.op in ("lt", "gt", "le", "ge") and all(isinstance(a, n.Iota) and a.dim in bound for a in guard.args):
+            sizes = [a.dim.size for a in guard.args if isinstance(a, n.Iota)]
+            return sizes[0] == sizes[1] and (sizes[0].least or 0) >= (2 if guard.op in ("lt", "gt") else 1)
         if guard.op in ("eq", "le", "ge"):
             return self._self_comparison(guard, bound)
         return False

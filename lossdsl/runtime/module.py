@@ -118,18 +118,34 @@ class CompiledLoss(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledLoss:
         before = {name: self._get(name).dtype for name in self._lasting}
         super()._apply(fn, recurse)
-        if any(self._get(name).dtype != before[name] for name in before):
-            self._follows_inputs = False
+        for name, old in before.items():
+            current = self._get(name)
+            if current.dtype != old:
+                self._follows_inputs = False
+                self._restate(name, current.to(old), current.dtype)
         return self
 
     def _follow(self, bound: Bound) -> None:
-        """Before the first use, states take the dtype and device of the inputs."""
+        """Before the first use, what lasts takes the dtype of the inputs where that is wider."""
         for name, spec in self._lasting.items():
             current = self._get(name)
-            if spec.role != "state" or spec.leaf.kind is not Kind.REAL or isinstance(current, UninitializedBuffer):
+            if spec.leaf.kind is not Kind.REAL or isinstance(current, UninitializedBuffer | UninitializedParameter):
                 continue
             if torch.promote_types(current.dtype, bound.dtype) != current.dtype:
-                self._set(name, current.to(bound.dtype))
+                old = current.detach().clone()
+                current.data = current.detach().to(bound.dtype)
+                self._restate(name, old, bound.dtype)
+
+    def _restate(self, name: str, old: Tensor, dtype: torch.dtype) -> None:
+        """A first value that was rounded to a narrow dtype is made again in a wider one: 0.1 is not float32's 0.1 in double."""
+        spec = self._lasting[name]
+        current = self._get(name)
+        if isinstance(current, UninitializedBuffer | UninitializedParameter) or spec.distribution is not None or not dtype.is_floating_point:
+            return
+        sizes = {**_from_shape(spec, current), **self._sizes}
+        made = self._initializers[name](sizes, dtype, current.device)
+        if made.shape == current.shape and torch.equal(made.to(old.dtype), old):
+            current.data = made
 
     # ---- calling ----
 
