@@ -207,7 +207,7 @@ def _filled(low: Lowering, node: n.Reduce, guard: Placed, hint: str) -> Placed:
         all_dims = low.merge([filled, Placed(some.arg, some.dims)])
         filled = Placed(low.emit("torch.where", low.view(some, all_dims), low.view(filled, all_dims), 0), all_dims)
     filled = _tensor(low, filled, node.bound, kind)
-    if some is not None and any(a.least < 1 for d in node.bound for a in d.size.atoms):
+    if some is not None and any((d.size.least or 0) < 1 for d in node.bound):
         filled = Placed(low.emit("rt.never_empty", filled.arg, tuple(low.axis(filled, d) for d in node.bound)), filled.dims)
     found = _call(low, node.op, filled, node.bound, kind, hint)
     if node.default is None:

@@ -146,12 +146,20 @@ def _axes_help(scope: Scope, visible: tuple[Dim, ...]) -> str:
     return f"it has {', '.join(names)}"
 
 
-def _condition_over(ctx: Context, bound: _Bound, guard: Node | None) -> Node | None:
-    """A guard that also says that the axes are not empty, where they may be."""
+def _condition_over(ctx: Context, bound: _Bound, guard: Node | None, lenient: bool, call: ast.Call) -> Node | None:
+    """A guard that also says that the axes are not empty, where they may be.
+
+    A length that is only known to be long enough once the inputs come (H - S + 1) is checked then, unless there is an `else`.
+    """
     for dim in bound.dims:
-        if (dim.size.least or 0) < 1 and any(atom.least < 1 for atom in dim.size.atoms):
-            some = ctx.graph.apply("gt", ctx.graph.size(dim.size), ctx.graph.const(0))
-            guard = some if guard is None else ctx.graph.apply("and", guard, some)
+        least = dim.size.least
+        if least is not None and least >= 1:
+            continue
+        if not lenient and not any(atom.least < 1 for atom in dim.size.atoms):
+            ctx.need_length(dim.size - 1, call.span, f"this runs over {dim.size}, which must be at least 1")
+            continue
+        some = ctx.graph.apply("gt", ctx.graph.size(dim.size), ctx.graph.const(0))
+        guard = some if guard is None else ctx.graph.apply("and", guard, some)
     return guard
 
 
@@ -164,7 +172,7 @@ def _reduce(
     if otherwise is not None:
         axes = tuple(dict.fromkeys((*axes, *otherwise.axes)))
     if name in NEEDS_SOMETHING:
-        condition = _condition_over(ctx, bound, condition)
+        condition = _condition_over(ctx, bound, condition, otherwise is not None, call)
         if condition is not None and otherwise is None and not ctx.ranges.guard_holds_somewhere(condition, bound.dims, ctx.facts):
             what = "the guard may hold nowhere" if guard is not None else "this axis may be empty"
             ctx.report("E031", f"this {name} may run over nothing: {what}", call.span, help=f"say what it is then: {name}[..](..) else 0")

@@ -41,8 +41,6 @@ class Context:
     calls: list[tuple[ast.Function, Span]] = field(default_factory=list)
     steps: int = 0
     _growing: dict[int, bool] = field(default_factory=dict)
-    requirements: dict[Size, str] = field(default_factory=dict)
-    """Lengths that must not be negative, to be checked when the inputs' sizes are known; each with what it is for."""
 
     # ---- reporting ----
 
@@ -65,12 +63,12 @@ class Context:
 
     def need_length(self, slack: Size, span: Span, message: str) -> None:
         """A length that must not be negative: refused now if it is, checked on the inputs if that is not yet known."""
-        if slack.least is not None and slack.least >= 0:
+        if self.ranges.nonnegative(slack):
             return
         if slack.constant is not None:
             self.report("E024", message, span)
         else:
-            self.requirements.setdefault(slack, message)
+            self.ranges.required.setdefault(slack, message)
 
     # ---- facts ----
 
@@ -96,9 +94,8 @@ class Context:
         inner = scope.inner()
         dims: dict[str, Dim] = {}
         for name, found in ranges.items():
-            if found.size.least is None or (found.size.constant is not None and found.size.constant < 1):
-                span = scope.function.name_span if scope.function is not None else scope.module.tree.span
-                self.need_length(found.size - 1, span, f"{name} would run over {found.size}, which must be at least 1")
+            span = scope.function.name_span if scope.function is not None else scope.module.tree.span
+            self.need_length(found.size, span, f"{name} would run over {found.size}, which must not be negative")
             copy = self.live.get(found.size, 0)
             self.live[found.size] = copy + 1
             dim = Dim(found.size, copy, index=True, label=name)

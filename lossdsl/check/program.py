@@ -103,7 +103,7 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
     program.values = found
     program.value = found[0]
     program.ensures = tuple(p for s in function.body if isinstance(s, ast.Ensures) for p in s.phrases)
-    program.requirements = ctx.requirements
+    program.requirements = ctx.ranges.required
     program.axis_names = frozenset(scope.axes)
     if function.kind == "loss":
         for value in found:

@@ -95,9 +95,7 @@ def _statement(ctx: Context, scope: Scope, statement: ast.Statement) -> tuple[Te
     ctx.tick(statement.span)
     match statement:
         case ast.Value():
-            from lossdsl.check.expressions import tensor  # noqa: PLC0415 - expressions call bodies
-
-            return tuple(tensor(ctx, scope, e) for e in statement.values)
+            return _values(ctx, scope, statement)
         case ast.Definition():
             _definition(ctx, scope, statement)
         case ast.Update():
@@ -114,6 +112,19 @@ def _statement(ctx: Context, scope: Scope, statement: ast.Statement) -> tuple[Te
             if scope.in_loop:
                 raise ctx.stop("E052", "this belongs to the body of a function, not of a loop", statement.span)
     return None
+
+
+def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, ...]:
+    """The values of a block; a call with several hands them all on where it stands alone."""
+    from lossdsl.check.expressions import tensor, value  # noqa: PLC0415 - expressions call bodies
+
+    if len(statement.values) == 1:
+        found = value(ctx, scope, statement.values[0])
+        if isinstance(found, Several):
+            return found.items
+        if isinstance(found, Tensor):
+            return (found,)
+    return tuple(tensor(ctx, scope, e) for e in statement.values)
 
 
 # ---- definitions ---------------------------------------------------------------------------

@@ -144,11 +144,11 @@ class Graph:
         """Arithmetic of lengths stays a length."""
         return _length(op, args) if any(isinstance(a, n.SizeOf) for a in args) else None
 
-    def static(self, node: Node) -> float | int | bool | None:
-        """The value of a node that hyperparameters alone decide; they become part of the compiled program."""
+    def static(self, node: Node, decides: bool = True) -> float | int | bool | None:
+        """The value of a node that hyperparameters alone decide; where it decides something, they become part of the compiled program."""
         used: set[str] = set()
         value = _static(node, used)
-        if value is not None:
+        if value is not None and decides:
             self.baked |= used
         return value
 

@@ -32,6 +32,8 @@ class Ranges:
     def __init__(self, graph: Graph):
         self.graph = graph
         self._intervals: dict[tuple[int, Facts], Interval] = {}
+        self.required: dict[Size, str] = {}
+        """Lengths that are not negative because every call is checked for it, each with what it is for."""
         self._bounds: dict[tuple[int, Facts, bool], tuple[Size, ...]] = {}
 
     # ---- facts ----
@@ -283,9 +285,14 @@ class Ranges:
 
     def inside(self, index: Node, length: Size, facts: Facts = NO_FACTS) -> bool:
         """Is 0 <= index < length proved?"""
-        low = any((b.least or 0) >= 0 and b.least is not None for b in self.bounds(index, facts, upper=False))
-        high = any((length - 1 - b).least is not None and ((length - 1 - b).least or 0) >= 0 for b in self.bounds(index, facts, upper=True))
-        return low and high
+        low = any(self.nonnegative(b) for b in self.bounds(index, facts, upper=False))
+        return low and any(self.nonnegative(length - 1 - b) for b in self.bounds(index, facts, upper=True))
+
+    def nonnegative(self, size: Size) -> bool:
+        """Is a length proved not to be negative, knowing what the inputs will be checked for?"""
+        if size.least is not None:
+            return size.least >= 0
+        return any(rest.least is not None and rest.least >= 0 for rest in (size - known for known in self.required))
 
     def bounds(self, node: Node, facts: Facts, upper: bool) -> tuple[Size, ...]:
         """Lengths that the node never exceeds (upper) or never falls below."""
@@ -412,10 +419,9 @@ class Ranges:
         found = []
         for x in a:
             for y in b:
-                low, high = (x - y).least, (y - x).least
-                if low is not None and low >= 0:
+                if self.nonnegative(x - y):
                     found.append(x if upper else y)
-                elif high is not None and high >= 0:
+                elif self.nonnegative(y - x):
                     found.append(y if upper else x)
         return found
 
