@@ -290,8 +290,8 @@ class Ranges:
 
     def nonnegative(self, size: Size) -> bool:
         """Is a length proved not to be negative, knowing what the inputs will be checked for?"""
-        if size.least is not None:
-            return size.least >= 0
+        if size.least is not None and size.least >= 0:
+            return True
         return any(rest.least is not None and rest.least >= 0 for rest in (size - known for known in self.required))
 
     def bounds(self, node: Node, facts: Facts, upper: bool) -> tuple[Size, ...]:
