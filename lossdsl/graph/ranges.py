@@ -114,6 +114,8 @@ class Ranges:
 
     def _apply(self, node: n.Apply, facts: Facts) -> Interval:
         op, args = node.op, node.args
+        if _held(node) is not node:
+            return self._get(_held(node), facts)
         if op == "where":
             if_true = self._get(args[1], facts | self.facts_of(args[0]))
             if_false = self._get(args[2], facts | self.facts_of(args[0], holds=False))
@@ -149,9 +151,9 @@ class Ranges:
 
     def _is_share(self, node: n.Apply, facts: Facts) -> bool:
         """x over the sum or the largest of x's, or over something larger."""
-        part, whole = node.args
+        part, whole = map(_held, node.args)
         if isinstance(whole, n.Apply) and whole.op == "where" and whole.args[0] in facts:
-            whole = whole.args[1]
+            whole = _held(whole.args[1])
         if isinstance(whole, n.Apply) and whole.op == "max":
             return any(self._is_part(part, w) for w in whole.args)
         return self._is_part(part, whole)
@@ -429,6 +431,15 @@ class Ranges:
 def _anywhere(facts: Facts) -> Facts:
     """The facts that hold at every position."""
     return frozenset(f for f in facts if not f.dims) if facts else facts
+
+
+def _held(node: Node) -> Node:
+    """The value of where(c, x, stop(x)), which is x: it only decides where gradient flows."""
+    if isinstance(node, n.Apply) and node.op == "where":
+        stopped = node.args[2]
+        if isinstance(stopped, n.Apply) and stopped.op == "stop" and stopped.args[0] is node.args[1]:
+            return node.args[1]
+    return node
 
 
 def _is_variance(node: n.Apply) -> bool:
