@@ -171,10 +171,12 @@ def read_text(path: Path, diagnostics: Diagnostics) -> str | None:
         if path.is_dir():
             diagnostics.report("E007", f"{shown} is a folder", None, help="name a .loss file in it")
             return None
-        if path.stat().st_size > 4 * MAX_TEXT:
+        with path.open("rb") as stream:  # a device may go on forever
+            content = stream.read(4 * MAX_TEXT + 1)
+        if len(content) > 4 * MAX_TEXT:
             diagnostics.report("E001", f"{shown} is longer than {MAX_TEXT:,} characters", None)
             return None
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         near = suggest(path.name, [p.name for p in path.parent.glob("*.loss")] if path.parent.is_dir() else [])
         diagnostics.report("E007", f"there is no file {shown}", None, help=f"did you mean {path.parent / near}?" if near else None)
