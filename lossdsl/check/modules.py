@@ -141,7 +141,8 @@ class Library:
 
     def _declare(self, module: LoadedModule) -> None:
         places: dict[str, Span] = {}
-        for item in (*module.tree.records, *module.tree.functions):
+        declared: list[ast.Record | ast.Function] = [*module.tree.records, *module.tree.functions]
+        for item in declared:
             span = item.name_span if isinstance(item, ast.Function) else item.span
             if item.name in places:
                 from lossdsl.syntax.diagnostics import Label  # noqa: PLC0415

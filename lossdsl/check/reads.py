@@ -346,7 +346,7 @@ def _reads(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str]) -> Iter
         for entry in item.entries:
             if isinstance(entry, ast.Keyed):
                 dim = scope.axes.get(entry.name)
-                if dim in base.axes and dim is not None and _mentions(entry.value, wanted):
+                if dim is not None and dim in base.axes and _mentions(entry.value, wanted):
                     yield entry.value, dim, entry.span
                 continue
             if position < len(base.axes) and isinstance(entry, ast.Index) and _mentions(entry.value, wanted):

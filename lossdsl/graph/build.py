@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from lossdsl.graph import nodes as n
 from lossdsl.graph.nodes import Dim, Leaf, Node
@@ -13,6 +13,7 @@ from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.types.domains import ANY, Interval, Kind
 from lossdsl.types.sizes import Atom, Size
 
+N = TypeVar("N", bound=Node)
 MAX_NODES = 200_000
 _RANK = {Kind.BOOL: 0, Kind.INT: 1, Kind.REAL: 2}
 
@@ -34,10 +35,10 @@ class Graph:
     def __len__(self) -> int:
         return len(self._table)
 
-    def _intern(self, key: tuple[Any, ...], node: Node) -> Any:
+    def _intern(self, key: tuple[Any, ...], node: N) -> N:
         found = self._table.get(key)
         if found is not None:
-            return found
+            return cast(N, found)  # a key names the class of its node
         if len(self._table) >= self._max:
             raise GraphTooLarge
         node.uid = len(self._table)
@@ -77,7 +78,7 @@ class Graph:
         shape: str | None = None,
     ) -> Leaf:
         node = Leaf(role, name, axes, domain, below, shape, kind=kind, dims=frozenset(axes))
-        return self._intern(("leaf", role, name, axes), node)  # type: ignore[no-any-return]
+        return self._intern(("leaf", role, name, axes), node)
 
     # ---- element-wise ----
 
@@ -231,7 +232,7 @@ class Graph:
         """The place-th carried value of a loop."""
         leaf = loop.carried[place]
         extra = frozenset((loop.axis,)) if loop.axis is not None else frozenset()
-        return self._intern(("result", id(loop), place), n.Result(loop, place, kind=leaf.kind, dims=leaf.dims | extra))  # type: ignore[no-any-return]
+        return self._intern(("result", id(loop), place), n.Result(loop, place, kind=leaf.kind, dims=leaf.dims | extra))
 
     # ---- reading at other positions ----
 
@@ -420,7 +421,7 @@ def _static(node: Node, used: set[str]) -> float | int | bool | None:
             if any(v is None for v in values):
                 return None
             try:
-                return ELEMENTWISE[node.op].value(FLOATS, *values)  # type: ignore[no-any-return]
+                return ELEMENTWISE[node.op].value(FLOATS, *values)
             except (ArithmeticError, ValueError):
                 return None
         case _:

@@ -190,9 +190,10 @@ class Ranges:
         if node.guard is not None or len(node.bound) != 1:
             return False
         (bound,) = node.bound
-        body, read = node.body, {bound: self.graph.iota(bound)}
+        body: Node = node.body
+        read: dict[n.Dim, Node] = {bound: self.graph.iota(bound)}
         if isinstance(body, n.At) and body.default is None:
-            body, read = body.body, read | dict(body.mapping)
+            body, read = body.body, {**read, **dict(body.mapping)}
         if isinstance(body, n.Along) and body.op == "softmax" and len(body.along) == 1:
             last = body.along[0]
         elif isinstance(body, n.Leaf) and body.shape == "prob":
@@ -312,7 +313,8 @@ class Ranges:
         for fact in facts:
             if not isinstance(fact, n.Apply) or fact.op not in _NEGATION:
                 continue
-            for op, one, other in ((fact.op, *fact.args), (_MIRROR[fact.op], fact.args[1], fact.args[0])):
+            left, right = fact.args
+            for op, one, other in ((fact.op, left, right), (_MIRROR[fact.op], right, left)):
                 if one is node and op in (strict, loose, "eq") and other is not node:
                     shift = step if op == strict else 0
                     found += [b + shift for b in self.bounds(other, NO_FACTS, upper)]

@@ -138,7 +138,8 @@ class Binder:
                 raise LossInputError(f"{name}: is on {value.device}, but {first[0]} is on {first[1]}; move one of them")
         return torch.device("cpu") if first is None else first[1]
 
-    def _tensor(self, name: str, leaf: Leaf, value: Any, device: torch.device) -> Tensor:
+    def _tensor(self, name: str, leaf: Leaf, given: Any, device: torch.device) -> Tensor:
+        value = given
         if isinstance(value, bool | int | float) and not leaf.axes:
             real = leaf.kind is Kind.REAL
             if not real and isinstance(value, float) and value != int(value):
