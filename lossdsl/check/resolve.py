@@ -234,6 +234,7 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
     types: dict[str, ast.Type] = {}
     for call in (e for e in reads.walk(expr) if isinstance(e, ast.Call)):
         _types_from_call(call, module, types)
+    _over_further_axes(expr, types)
     bound = _bound_names(expr)
     hypers: list[ast.Parameter] = []
     called = {id(c.function) for c in reads.walk(expr) if isinstance(c, ast.Call)}
@@ -255,6 +256,25 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
         "loss", _loss_name(expr), parameters, tuple(hypers), None, source.text.strip(), (ast.Value((expr,), span=span),), span=span, name_span=span
     )
     return module, function
+
+
+def _over_further_axes(expr: ast.Expr, types: dict[str, ast.Type]) -> None:
+    """`mean[N](cross_entropy(logits, labels))`: an axis that no parameter declares leads every input."""
+    declared = {
+        a.size.id for kind in types.values() if isinstance(kind, ast.ArrayType) for a in kind.axes if isinstance(a.size, ast.Name)
+    }
+    further: dict[str, ast.Axis] = {}
+    for call in reads.walk(expr):
+        if isinstance(call, ast.Call) and isinstance(call.function, ast.Bracket):
+            for entry in call.function.entries:
+                match entry:
+                    case ast.Index(ast.Name(name)) if is_axis_name(name) and name not in declared:
+                        further.setdefault(name, ast.Axis(entry.value, span=entry.span))
+                    case _:
+                        pass
+    for name, kind in types.items():
+        if isinstance(kind, ast.ArrayType) and further:
+            types[name] = replace(kind, axes=(*further.values(), *kind.axes))
 
 
 def _loss_name(expr: ast.Expr) -> str:
