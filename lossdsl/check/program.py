@@ -277,5 +277,5 @@ def _input(ctx: Context, scope: Scope, path: tuple[str, ...], kind: ast.ArrayTyp
         raise ctx.stop("E012", f"{kind.kind} needs an axis to sum over", kind.span, help=f"write {kind.kind}[C], or real in [0, 1] for one number")
     leaf = ctx.graph.leaf("input", ".".join(path), axes, declared.kind, declared.domain, declared.below, declared.shape)
     leaf.hint = "_".join(path)
-    program.inputs.append(InputSpec(path, leaf, kind.span.text))
+    program.inputs.append(InputSpec(path, leaf, types.type_text(kind)))
     return Tensor(leaf, axes)

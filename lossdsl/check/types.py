@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from lossdsl.check.context import Context
@@ -215,6 +216,13 @@ def _base(ctx: Context, scope: Scope, declared: ast.ArrayType) -> tuple[Kind, In
             near = suggest(other, KINDS)
             raise ctx.stop("E012", f"there is no type {other}", declared.span,
                            help=f"did you mean {near}?" if near else "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records")  # fmt: skip
+
+
+def type_text(kind: ast.ArrayType) -> str:
+    """An array type as it would be written, with the axes that it has now."""
+    domain = re.sub(r"^\w+\s*(\[[^\]]*\])?", "", kind.span.text)
+    axes = ", ".join(a.span.text for a in kind.axes)
+    return f"{kind.kind}[{axes}]{domain}" if axes else kind.kind + domain
 
 
 def shape_text(value: Tensor) -> str:
