@@ -36,11 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check each file."""
     findings: list[Diagnostic] = []
+    seen: set[str] = set()
     counts = {"loss": 0, "def": 0, "record": 0}
     types: list[dict[str, Any]] = []
     for file in arguments.files:
         module, programs, found = _check(file)
-        new = [d for d in found if d not in findings]
+        new = [d for d in found if str(d) not in seen]
+        seen.update(map(str, new))
         findings.extend(new)
         if module is not None:
             counts["record"] += len(module.tree.records)

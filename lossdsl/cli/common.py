@@ -155,7 +155,7 @@ class Parser(argparse.ArgumentParser):
         """The arguments; leaves by SystemExit after printing help, by Failed where they are wrong."""
         known, rest = self.parse_known_args(_joined(words))
         if rest:
-            self._unknown(rest[0])
+            self._unknown(next((word for word in rest if word.startswith("--")), rest[0]))
         return known
 
     def _unknown(self, word: str) -> NoReturn:

@@ -26,6 +26,7 @@ from lossdsl.cli.common import (
     settings,
     table,
 )
+from lossdsl.syntax.diagnostics import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,6 +112,8 @@ def _report(
         return _computed(loss, arrays, functions, generator)
     except LossInputError as error:
         raise Failed(str(error)) from None
+    except ImportError as error:  # a solver may need a package of its own
+        raise Failed(str(error)) from None
     except RuntimeError as error:
         raise Failed(f"torch: {str(error).partition(chr(10))[0] or 'failed'}") from None
 
@@ -126,6 +129,11 @@ def _computed(
     given = {name: array for name, array in arrays.items() if name not in lasting}
     if kept:
         loss.load_state_dict(kept, strict=False)
+    known = [*(i.name for i in loss.program.inputs), *(d.name for d in loss.program.draws), *lasting]
+    for name in given:
+        if "." in name and name not in known:
+            near = suggest(name, known)
+            raise Failed(f"{loss.signature.name} takes no {name}", f"did you mean {near}?" if near else None)
     leaves = {name: a.clone().requires_grad_() if a.is_floating_point() else a for name, a in given.items()}
     arguments = {**_arguments(leaves), **functions}
     if any(isinstance(b, UninitializedBuffer) for b in loss.buffers()):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lossdsl.check.values import Program
     from lossdsl.graph.nodes import Leaf
 
-DEFAULTS = (4, 6, 5, 7, 3, 8, 9, 10)
+DEFAULTS = (4, 6, 5, 3, 2, 7, 8, 9)
 """Lengths of axes in the order of their first appearance, where nothing asks for more."""
 
 MAX_LENGTH = 4096
@@ -47,7 +47,7 @@ def axis_lengths(program: Program, given: Mapping[str, int]) -> dict[str, int]:
         raise Failed(
             f"no lengths were found for which {unmet[0]} is large enough", "give lengths with --set N=.."
         )
-    return {name: found[name] for name in atoms}
+    return {**given, **{name: found[name] for name in atoms}}
 
 
 def _grow(found: dict[str, int], free: list[str], slacks: list[Size]) -> None:
