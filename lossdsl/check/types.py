@@ -220,8 +220,9 @@ def _base(ctx: Context, scope: Scope, declared: ast.ArrayType) -> tuple[Kind, In
 
 def type_text(kind: ast.ArrayType) -> str:
     """An array type as it would be written, with the axes that it has now."""
-    domain = re.sub(r"^\w+\s*(\[[^\]]*\])?", "", kind.span.text)
-    axes = ", ".join(a.span.text for a in kind.axes)
+    domain = re.sub(r"^\w+(\s*\[[^\]]*\])?", "", kind.span.text)
+    plain = (a.size.id if isinstance(a.size, ast.Name) and a.least is None and a.name is None else a.span.text for a in kind.axes)
+    axes = ", ".join(plain)
     return f"{kind.kind}[{axes}]{domain}" if axes else kind.kind + domain
 
 
