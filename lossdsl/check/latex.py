@@ -247,20 +247,19 @@ class _Formula:
     def _read(self, expr: ast.Bracket, where: _Where) -> Piece:
         """`z[i]`, `logits[C = labels]`, `x[1:K]`."""
         indices: list[str] = []
-        keyed: list[str] = []
+        keyed: dict[str, str] = {}
         for entry in expr.entries:
             match entry:
                 case ast.Index(value):
                     indices.append(self.piece(value, where).text)
                 case ast.Keyed(name, value):
-                    keyed.append(name)
-                    indices.append(self.piece(value, where).text)
+                    keyed[name] = self.piece(value, where).text
                 case ast.Slice(start, stop, step):
                     ends = ["" if e is None else self.piece(e, where).text for e in (start, stop)]
                     more = [] if step is None else [self.piece(step, where).text]
                     indices.append(":".join([*ends, *more]))
-        rest = where.without(keyed)
-        taken = 0 if keyed else len(indices)
+        rest = where.bind(keyed)
+        taken = len(indices)
         match expr.base:
             case ast.Name(name):
                 return self._name(name, indices, rest, taken)

@@ -199,7 +199,7 @@ class Latex(Notation):
     def below(self, base: str, indices: Sequence[str]) -> str:
         if not indices:
             return base
-        short = all(re.fullmatch(r"[A-Za-z]", i) for i in indices)
+        short = all(re.fullmatch(r"[A-Za-z]'*", i) for i in indices)
         return f"{base}_{{{('' if short else ', ').join(indices)}}}"
 
     def number(self, text: str) -> Piece:
@@ -364,7 +364,7 @@ class Text(Notation):
     def below(self, base: str, indices: Sequence[str]) -> str:
         if not indices:
             return base
-        if all(re.fullmatch(r"\w", i) for i in indices):
+        if all(re.fullmatch(r"\w'*", i) for i in indices):
             return f"{base}_{''.join(indices)}"
         return f"{base}[{', '.join(indices)}]"
 
@@ -416,7 +416,7 @@ class Text(Notation):
         self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece
     ) -> Piece:
         over = ", ".join(index) + (": " + " and ".join(conditions) if conditions else "")
-        under = f"_{over}" if re.fullmatch(r"\w", over) else f"_{{{over}}}"
+        under = f"_{over}" if re.fullmatch(r"\w'*", over) else f"_{{{over}}}"
         taken = self.at_least(body, BIG)
         match op:
             case "sum":
@@ -424,7 +424,7 @@ class Text(Notation):
             case "prod":
                 return Piece(f"Π{under} {taken}", BIG)
             case "mean" if count is not None:
-                share = count if re.fullmatch(r"\w+", count) else self.brackets(count)
+                share = count if re.fullmatch(r"\w+(\^\d)?", count) else self.brackets(count)
                 return Piece(f"1/{share} Σ{under} {taken}", BIG)
             case "logsumexp":
                 return Piece(f"log Σ{under} exp({body.text})", BIG)
