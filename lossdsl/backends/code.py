@@ -176,3 +176,76 @@ def prune(block: Block, results: Arg) -> None:
             needed |= set(reads(instruction))
             kept.append(instruction)
     block.instructions[:] = kept[::-1]
+
+
+# ---- equal instructions ----------------------------------------------------------------------
+
+
+def share(block: Block, results: tuple[Arg, ...]) -> tuple[Arg, ...]:
+    """Make every value once: later equal calls are dropped and read the first one's result. Gives the results in these terms."""
+    return _Sharing().block(block, results, {})
+
+
+class _Sharing:
+    """replaced: what stands for a register whose call was dropped."""
+
+    def __init__(self) -> None:
+        self.replaced: dict[Reg, Reg] = {}
+
+    def block(self, block: Block, results: tuple[Arg, ...], outside: dict[Any, Call]) -> tuple[Arg, ...]:
+        """outside: calls whose results the block may read, by what they compute."""
+        seen = dict(outside)
+        kept: list[Instruction] = []
+        for instruction in block.instructions:
+            match instruction:
+                case Call():
+                    instruction.args = self.arg(instruction.args)
+                    instruction.kwargs = {k: self.arg(a) for k, a in instruction.kwargs.items()}
+                    if instruction.target == "call":  # a function handed in may do different things each time
+                        kept.append(instruction)
+                        continue
+                    key = (instruction.target, _key(instruction.args), _key(sorted(instruction.kwargs.items())))
+                    first = seen.setdefault(key, instruction)
+                    if first is instruction:
+                        kept.append(instruction)
+                        continue
+                    if not first.out.hint:
+                        first.out = Reg(first.out.index, instruction.out.hint)
+                    self.replaced[instruction.out] = first.out
+                case LoopCall():
+                    instruction.count, instruction.initial = self.arg(instruction.count), self.arg(instruction.initial)
+                    instruction.results = self.block(instruction.body, instruction.results, seen)
+                    kept.append(instruction)
+                case CustomCall():
+                    instruction.inputs = self.arg(instruction.inputs)
+                    (instruction.value,) = self.block(instruction.forward, (instruction.value,), {})
+                    instruction.gradients = self.block(instruction.backward, instruction.gradients, {})
+                    kept.append(instruction)
+        block.instructions[:] = kept
+        return tuple(self.arg(r) for r in results)
+
+    def arg(self, arg: Arg) -> Arg:
+        match arg:
+            case Reg():
+                return self.replaced.get(arg, arg)
+            case tuple():
+                return tuple(self.arg(a) for a in arg)
+            case list():
+                return [self.arg(a) for a in arg]
+            case slice():
+                return slice(self.arg(arg.start), self.arg(arg.stop), self.arg(arg.step))
+            case _:
+                return arg
+
+
+def _key(arg: Arg) -> Any:
+    """Equal for arguments that mean the same; 1, 1.0 and True differ."""
+    match arg:
+        case tuple() | list():
+            return (type(arg).__name__, *map(_key, arg))
+        case slice():
+            return ("slice", _key(arg.start), _key(arg.stop), _key(arg.step))
+        case Reg() | str():
+            return arg
+        case _:
+            return (type(arg).__name__, repr(arg))

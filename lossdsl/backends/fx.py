@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def emit_fx(code: Code, name: str) -> fx.GraphModule:
 def _module(block: Block, arguments: list[Reg], results: tuple[Arg, ...], title: str) -> fx.GraphModule:
     root = nn.Module()
     graph = fx.Graph()
-    env: dict[Reg, fx.Node] = {}
+    env: dict[Reg, Any] = {}
     names: set[str] = set()
     for reg in arguments:
         name = base = _name(reg)
@@ -59,7 +60,7 @@ def _name(reg: Reg) -> str:
     return text if text and not text[0].isdigit() else f"v{text}"
 
 
-def _value(arg: Arg, env: dict[Reg, fx.Node]) -> Any:
+def _value(arg: Arg, env: dict[Reg, Any]) -> Any:
     match arg:
         case Reg():
             return env[arg]
@@ -77,9 +78,11 @@ def _value(arg: Arg, env: dict[Reg, fx.Node]) -> Any:
             return arg
 
 
-def _call(graph: fx.Graph, call: Call, env: dict[Reg, fx.Node]) -> fx.Node:
+def _call(graph: fx.Graph, call: Call, env: dict[Reg, Any]) -> Any:
     args = tuple(_value(a, env) for a in call.args)
     kwargs = {k: _value(a, env) for k, a in call.kwargs.items()}
+    if all(isinstance(a, bool | int | float) for a in args) and (call.target in _OPERATORS or call.target.startswith(("math.", "builtins."))):
+        return target(call.target)(*args)  # on hyperparameters: a number
     if call.target.startswith("."):
         node = graph.call_method(call.target[1:], args, kwargs)
     elif call.target == "call":
@@ -101,13 +104,13 @@ def target(text: str) -> Callable[..., Any]:
     if text in _OPERATORS:
         return _OPERATORS[text]
     head, _, rest = text.partition(".")
-    place: Any = {"torch": torch, "F": F, "rt": rt, "builtins": builtins}[head]
+    place: Any = {"torch": torch, "F": F, "rt": rt, "builtins": builtins, "math": math}[head]
     for part in rest.split("."):
         place = getattr(place, part)
     return place  # type: ignore[no-any-return]
 
 
-def _loop(graph: fx.Graph, root: nn.Module, call: LoopCall, env: dict[Reg, fx.Node]) -> None:
+def _loop(graph: fx.Graph, root: nn.Module, call: LoopCall, env: dict[Reg, Any]) -> None:
     own = (call.counter, *call.carried)
     captures = captured(call.body, call.results, own)
     body = _module(call.body, [*own, *captures], call.results, "LoopBody")
@@ -118,7 +121,7 @@ def _loop(graph: fx.Graph, root: nn.Module, call: LoopCall, env: dict[Reg, fx.No
         env[out] = graph.call_function(operator.getitem, (node, place))
 
 
-def _custom(graph: fx.Graph, root: nn.Module, call: CustomCall, env: dict[Reg, fx.Node]) -> None:
+def _custom(graph: fx.Graph, root: nn.Module, call: CustomCall, env: dict[Reg, Any]) -> None:
     forward_captures = captured(call.forward, (call.value,), call.wrt)
     own = (*call.wrt, call.incoming)
     backward_captures = captured(call.backward, call.gradients, own)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lossdsl.backends import access, contract
-from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune
+from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune, share
 from lossdsl.check.values import Program
 from lossdsl.graph import nodes as n
 from lossdsl.graph.build import ARITHMETIC, GraphTooLarge, Opaque, Renaming
@@ -26,6 +26,10 @@ _PYTHON = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mo
            "eq": "==", "ne": "!="}  # fmt: skip
 _STANDARD = 1_000_000
 """Copies from here on are the standard dims of lowering."""
+_SCALAR = {"neg": "neg", "pow": "**", "min": "builtins.min", "max": "builtins.max", "abs": "builtins.abs"} | {
+    op: f"math.{op}" for op in ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "sin", "cos", "tan", "atan", "asin", "acos", "sinh", "cosh", "erf", "erfc")
+}  # fmt: skip
+"""Operations on hyperparameters that Python has."""
 _TENSOR_ONLY = {"min": "minimum", "max": "maximum", "logaddexp": "logaddexp", "atan2": "atan2"}
 
 
@@ -57,6 +61,8 @@ class Lowering:
         self.functions: dict[str, Reg] = {}
         self.places: dict[str, Placed] = {}
         self.layouts: dict[Reg, tuple[Dim, ...]] = {}
+        self.known: dict[Reg, tuple[float | int | bool, frozenset[str]]] = {}
+        """Values of registers that hyperparameters alone decide, and which do."""
         self._like: Reg | None = None
 
     # ---- instructions ----
@@ -150,7 +156,7 @@ class Lowering:
                     return solved
         for spec in self.program.hypers:
             if spec.name == name and spec.value is not None:
-                return int(spec.value)
+                return HyperRef(name, int(spec.value))
         raise UnknownSize(name)
 
     def _shape(self, reg: Reg, place: int, hint: str) -> Arg:
@@ -306,8 +312,9 @@ class Lowering:
             while first < len(dims) and dims[first] not in have:
                 first += 1
         if len(have) < len(dims) - first:
-            places = tuple(slice(None) if d in have else None for d in dims[first:])
-            arg = self.emit("getitem", arg, _short(places))
+            for place, dim in enumerate(dims[first:]):
+                if dim not in have:
+                    arg = self.emit(".unsqueeze", arg, place)
         return arg
 
     def merge(self, items: Iterable[Placed]) -> tuple[Dim, ...]:
@@ -461,28 +468,41 @@ class Lowering:
 
     def _smooth_power(self, node: n.Apply) -> bool:
         exponent = self.ranges.interval(node.args[1]).point
-        hyper = node.args[1]
-        if isinstance(hyper, n.Hyper) and hyper.value is not None:
-            exponent = float(hyper.value)
         base = self.ranges.interval(node.args[0])
         if exponent is not None and (exponent >= 1 or exponent == 0) and (exponent == int(exponent) or base.low >= 0):
             return True
         return base.low > 0
 
     def _scalars(self, node: n.Apply, args: list[Placed]) -> Placed:
-        """Plain numbers stay plain numbers."""
+        """Plain numbers stay plain numbers; what hyperparameters decide stays arithmetic on them where Python has the operation."""
         values = [a.arg for a in args]
         if node.op in ("stop",):
             return args[0]
-        if any(isinstance(v, Reg) for v in values):
+        found = [self._known(v) for v in values]
+        numbers = [f[0] for f in found if f is not None]
+        if len(numbers) < len(values):
             return self._symbolic(node, values)
-        numbers = [v.value if isinstance(v, HyperRef) else v for v in values]
-        if node.op in ("add", "sub", "mul", "div") and any(isinstance(v, HyperRef) for v in values):
-            return Placed(self.emit(_PYTHON[node.op], *values, hint=node.hint or ""), scalar=True)
+        names = frozenset[str]().union(*(f[1] for f in found if f is not None))
         result = ELEMENTWISE[node.op].value(FLOATS, *numbers)
         if isinstance(result, float) and node.kind is Kind.INT and math.isfinite(result):
             result = int(result)
+        target = _PYTHON.get(node.op) or _SCALAR.get(node.op)
+        if names and target is not None and math.isfinite(result):
+            reg = self.emit(target, *values, hint=node.hint or "", at=0)
+            self.known[reg] = result, names
+            return Placed(reg, scalar=True)
+        self.graph.baked |= names
         return Placed(result, scalar=True)
+
+    def _known(self, value: Arg) -> tuple[float | int | bool, frozenset[str]] | None:
+        """A plain number and the hyperparameters that it comes from; None if lengths or rounds decide it too."""
+        match value:
+            case HyperRef():
+                return value.value, frozenset((value.name,))
+            case Reg():
+                return self.known.get(value)
+            case _:
+                return value, frozenset()
 
     def _symbolic(self, node: n.Apply, values: list[Arg]) -> Placed:
         hint = node.hint or ""
@@ -752,8 +772,9 @@ def lower(program: Program, sizes: dict[str, int]) -> Code:
         updates.append(name)
     block = state.blocks[0][0]
     prune(block, tuple(results))
+    shared = share(block, tuple(results))
     functions = [(reg, name) for name, reg in state.functions.items()]
-    return Code(state.arguments, functions, block, tuple(results), tuple(updates), state.layouts)
+    return Code(state.arguments, functions, block, shared, tuple(updates), state.layouts)
 
 
 __all__ = ["INF", "Interval", "Lowering", "UnknownSize", "lower"]

@@ -46,6 +46,11 @@ class Binder:
         order = [p.name for p in program.function.parameters]
         self.parameters.sort(key=order.index)
         self.draws = [d.name for d in program.draws]
+        # looked up ahead of any call: torch.compile does not follow cached properties
+        specs = [*((i.name, i.leaf) for i in program.inputs), *((d.name, d.leaf) for d in program.draws)]
+        self.axes = {name: [(None if d.size.atom is None else d.size.atom.name, d.size) for d in leaf.axes] for name, leaf in specs}
+        self.atoms = {size: sorted(size.atoms) for axes in self.axes.values() for _, size in axes}
+        self.atoms |= {size: sorted(size.atoms) for size in program.requirements}
         self.types = {i.name: i.type for i in program.inputs}
         self.requirements = list(program.requirements.items())
         self.needed_least = {a.name: a.least for i in program.inputs for d in i.leaf.axes for a in d.size.atoms}
@@ -69,7 +74,7 @@ class Binder:
         device = self._device(tensors)
         leaves = {s.name: s.leaf for s in self.program.inputs} | {d.name: d.leaf for d in self.program.draws}
         checked = {name: self._tensor(name, leaves[name], value, device) for name, value in tensors.items()}
-        sizes = self._sizes(checked, leaves)
+        sizes = self._sizes(checked)
         dtype = self._dtype(checked, leaves)
         if self._checks_values(values, device, checked):
             for name, tensor in checked.items():
@@ -177,22 +182,21 @@ class Binder:
 
     # ---- lengths ----
 
-    def _sizes(self, tensors: dict[str, Tensor], leaves: dict[str, Leaf]) -> dict[str, int]:
+    def _sizes(self, tensors: dict[str, Tensor]) -> dict[str, int]:
         sizes = dict(self.fixed)
         told: dict[str, str] = {name: "the loader" for name in sizes}
         later: list[tuple[str, int, Size]] = []
         for name, tensor in tensors.items():
-            for place, dim in enumerate(leaves[name].axes):
-                atom = dim.size.atom
-                if atom is None:
-                    later.append((name, place, dim.size))
-                elif atom.name not in sizes:
-                    sizes[atom.name] = tensor.shape[place]
-                    told[atom.name] = name
-                elif sizes[atom.name] != tensor.shape[place]:
+            for place, (axis, size) in enumerate(self.axes[name]):
+                if axis is None:
+                    later.append((name, place, size))
+                elif axis not in sizes:
+                    sizes[axis] = tensor.shape[place]
+                    told[axis] = name
+                elif sizes[axis] != tensor.shape[place]:
                     raise LossInputError(
-                        f"{name}: {self._type(name)} has {atom.name} = {tensor.shape[place]} (shape {list(tensor.shape)}), "
-                        f"but {told[atom.name]} has {atom.name} = {sizes[atom.name]}"
+                        f"{name}: {self._type(name)} has {axis} = {tensor.shape[place]} (shape {list(tensor.shape)}), "
+                        f"but {told[axis]} has {axis} = {sizes[axis]}"
                     )
         for name, place, size in later:
             self._derived(name, place, size, tensors[name], sizes)
@@ -200,14 +204,14 @@ class Binder:
             if atom_name in sizes and sizes[atom_name] < least:
                 raise LossInputError(f"{told.get(atom_name, atom_name)}: {atom_name} = {sizes[atom_name]}, but must be at least {least}")
         for slack, message in self.requirements:
-            if all(a.name in sizes for a in slack.atoms) and slack.value(sizes) < 0:
-                known = ", ".join(f"{a.name} = {sizes[a.name]}" for a in sorted(slack.atoms))
+            if all(a.name in sizes for a in self.atoms[slack]) and slack.value(sizes) < 0:
+                known = ", ".join(f"{a.name} = {sizes[a.name]}" for a in self.atoms[slack])
                 raise LossInputError(f"{message} ({known})")
         return sizes
 
     def _derived(self, name: str, place: int, size: Size, tensor: Tensor, sizes: dict[str, int]) -> None:
         actual = tensor.shape[place]
-        unknown = [a for a in size.atoms if a.name not in sizes]
+        unknown = [a for a in self.atoms[size] if a.name not in sizes]
         if len(unknown) == 1:
             solved = _solve(size, unknown[0], sizes, actual)
             if solved is not None:

@@ -167,7 +167,10 @@ class CompiledLoss(nn.Module):
             self._check_lasting(bound)
         arguments = [self._argument(name, bound, generator) for _, name in self._code.arguments]
         arguments += [bound.functions[name] for _, name in self._code.functions]
-        with torch.autocast(bound.device.type, enabled=False):
+        if bound.device.type != "meta" and torch.is_autocast_enabled(bound.device.type):
+            with torch.autocast(bound.device.type, enabled=False):
+                results = self.graph_module(*arguments)
+        else:
             results = self.graph_module(*arguments)
         count = len(results) - len(self._code.updates)
         if self.training:
