@@ -175,6 +175,7 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
             declared += [t for _, t in _record_fields(ctx, module, kind, record[1])]
         declared.append(kind)
     types.declare_axes(ctx, scope, declared, {})
+    types.declare_arithmetic(ctx, scope, declared)
     bounds = [b.limit for t in declared if isinstance(t, ast.ArrayType) for b in t.bounds]
     bounds += [b.limit for p in function.hyperparameters if isinstance(p.type, ast.ArrayType) for b in p.type.bounds]
     from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need this module's neighbours

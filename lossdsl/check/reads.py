@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -175,10 +175,24 @@ def infer(ctx: Context, scope: Scope, names: list[str], exprs: list[ast.Expr | N
     settle(only_new=False)  # shifted reads may shorten what direct reads told
     missing = [name for name in names if name not in known]
     if missing:
+        _from_lenient(ctx, scope, exprs, set(missing), known)
+        missing = [name for name in names if name not in known]
+    if missing:
         name = missing[0]
         raise ctx.stop("E023", f"nothing tells the range of {name}", span,
                        help=f"write it: [{name}: N], with an axis, a length or a whole hyperparameter")  # fmt: skip
     return {name: known[name] for name in names}
+
+
+def _from_lenient(ctx: Context, scope: Scope, exprs: Sequence[ast.Expr | None], wanted: set[str], known: dict[str, Range]) -> None:
+    """A variable that only reads with an `else` tell of runs over the axis that they read: `x[t + 1] else 0` has t below T."""
+    for expr in exprs:
+        if expr is None:
+            continue
+        for value, dim, _ in _reads(ctx, scope, expr, wanted, with_else=True):
+            parts = _affine(ctx, scope, value, wanted)
+            if parts is not None and len(parts[0]) == 1 and set(parts[0].values()) == {1}:
+                known.setdefault(next(iter(parts[0])), Range(dim.size, dim))
 
 
 def _inner_variables(ctx: Context, scope: Scope, exprs: list[ast.Expr], names: list[str]) -> dict[str, Range | None]:
@@ -326,11 +340,11 @@ def _quietly(ctx: Context, action: Callable[[], T]) -> T | None:
         ctx.diagnostics.found[:] = found
 
 
-def _reads(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str]) -> Iterator[tuple[ast.Expr, Dim, Span]]:
+def _reads(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str], with_else: bool = False) -> Iterator[tuple[ast.Expr, Dim, Span]]:
     """(index expression, axis read, place) of every read whose index mentions a wanted variable."""
     from lossdsl.check.expressions import tensor  # noqa: PLC0415
 
-    lenient = {id(e.value) for e in walk(expr) if isinstance(e, ast.Otherwise)}
+    lenient = set() if with_else else {id(e.value) for e in walk(expr) if isinstance(e, ast.Otherwise)}
     called = {id(e.function) for e in walk(expr) if isinstance(e, ast.Call)}
     for item in walk(expr):
         if not isinstance(item, ast.Bracket) or id(item) in called or id(item) in lenient:

@@ -147,6 +147,22 @@ def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dic
                 _axis_dim(ctx, scope, axis, declare=True)
 
 
+def declare_arithmetic(ctx: Context, scope: Scope, types: list[ast.Type]) -> None:
+    """Axis names that only stand in arithmetic, as in `real[2*N, D]` alone, are axes too; their length follows from the input's."""
+    from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need types
+
+    for kind in types:
+        if isinstance(kind, ast.ArrayType):
+            for axis in kind.axes:
+                for item in walk(axis.size):
+                    if isinstance(item, ast.Name) and is_axis_name(item.id) and item.id not in scope.axes and item.id not in _named(types):
+                        _axis_dim(ctx, scope, ast.Axis(item, span=item.span), declare=True)
+
+
+def _named(types: list[ast.Type]) -> set[str]:
+    return {a.name for kind in types if isinstance(kind, ast.ArrayType) for a in kind.axes if a.name is not None}
+
+
 def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
     """Kind and domain of an array type."""
     kind, domain, shape = _base(ctx, scope, declared)

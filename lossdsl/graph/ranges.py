@@ -55,9 +55,10 @@ class Ranges:
 
     def interval(self, node: Node, facts: Facts = NO_FACTS) -> Interval:
         """An interval that holds every value of the node where the facts hold."""
-        for item in n.topological([node]):
-            if (id(item), NO_FACTS) not in self._intervals:
-                self._intervals[(id(item), NO_FACTS)] = self._interval(item, NO_FACTS)
+        if (id(node), NO_FACTS) not in self._intervals:  # else all below is known
+            for item in n.topological([node]):
+                if (id(item), NO_FACTS) not in self._intervals:
+                    self._intervals[(id(item), NO_FACTS)] = self._interval(item, NO_FACTS)
         return self._get(node, facts)
 
     def _get(self, node: Node, facts: Facts) -> Interval:
@@ -218,6 +219,8 @@ class Ranges:
             return True
         if not isinstance(guard, n.Apply) or any((d.size.least or 0) < 1 for d in bound):
             return False
+        if guard.op == "or":
+            return any(self.guard_holds_somewhere(side, bound, facts) for side in guard.args)
         if guard.op == "ne":
             for one, other in ((guard.args[0], guard.args[1]), (guard.args[1], guard.args[0])):
                 if isinstance(one, n.Iota) and one.dim in bound and one.dim not in other.dims:

@@ -13,9 +13,11 @@ from torch import Tensor
 from lossdsl.backends.fx import emit_fx
 from lossdsl.backends.lower import UnknownSize, lower
 from lossdsl.check.properties import derive
+from lossdsl.syntax.ast import deep_recursion
 from lossdsl.check.resolve import Recipe, Resolved, build, lifted, rebuild
 from lossdsl.check.signature import signature
 from lossdsl.check.values import LastingSpec, Program, Tensor as Value
+from lossdsl.graph.build import GraphTooLarge
 from lossdsl.graph.rewrite import rewritten
 from lossdsl.runtime.module import CompiledLoss, sampled
 from lossdsl.syntax.diagnostics import Diagnostic, LossError
@@ -42,9 +44,13 @@ def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:
     sizes = {name: int(value) for name, value in recipe.options.items() if name[:1].isupper()}
     described = signature(program)
     properties = derive(program)
-    final = rewritten(program) if rewrites else program
+    with deep_recursion():
+        final = rewritten(program) if rewrites else program
     try:
-        code = lower(final, sizes)
+        with deep_recursion():
+            code = lower(final, sizes)
+    except (RecursionError, GraphTooLarge):
+        raise LossError([Diagnostic("E060", f"{program.name} unfolds to more than a compiler should handle", program.function.name_span)]) from None
     except UnknownSize as error:
         raise LossError([Diagnostic("E061", f"nothing tells the length {error.name}", program.function.name_span,
                                     help=f"give it to the loader: lossdsl.load(.., {error.name}=..)")]) from None  # fmt: skip
