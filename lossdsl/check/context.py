@@ -226,7 +226,8 @@ class Context:
                     found = found or self.ranges.interval(node.args[-1], self.axioms).point != 2
                 elif node.op in ("div", "log", "log1p", "lgamma", "digamma", "xlogy"):
                     below = self.ranges.interval(node.args[-1], self.axioms)
-                    found = found or not (below.low > 1e-10 or below.high < -1e-10)
+                    fixed = isinstance(node.args[-1], n.Hyper | n.SizeOf)
+                    found = found or not fixed and not (below.low > 1e-10 or below.high < -1e-10)
             self._growing[id(node)] = found
         return self._growing[id(node)]
 

@@ -214,9 +214,10 @@ class Binder:
         unknown = [a for a in self.atoms[size] if a.name not in sizes]
         if len(unknown) == 1:
             solved = _solve(size, unknown[0], sizes, actual)
-            if solved is not None:
-                sizes[unknown[0].name] = solved
-                unknown = []
+            if solved is None:
+                raise LossInputError(f"{name}: axis {place} of {self._type(name)} must have length {size}, got {actual} (shape {list(tensor.shape)})")
+            sizes[unknown[0].name] = solved
+            unknown = []
         if unknown:
             return
         expected = size.value(sizes)
