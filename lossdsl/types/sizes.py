@@ -1,35 +1,61 @@
 """Lengths of axes: polynomials with whole coefficients over atoms.
 
 An atom is the name of an axis or of a whole hyperparameter, or a floor division. Sizes are values: equal polynomials
-are equal, so `N + N` is `2*N`.
+are equal, so `N + N` is `2*N`. Checking computes with them all the time: hashes and sums are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 MAX_TERMS = 40
 
 
+class _Hashed:
+    """Keeps the hash of a frozen dataclass, and the words by which factors are sorted."""
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        kept: int | None = self.__dict__.get("_hash")
+        if kept is None:
+            kept = self.__dict__["_hash"] = hash(self._fields())
+        return kept
+
+    @cached_property
+    def words(self) -> str:
+        return repr(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hashes of texts differ between processes, so what is kept stays here."""
+        return (type(self), self._fields())
+
+
 @dataclass(frozen=True, order=True)
-class Atom:
+class Atom(_Hashed):
     """A named length that nothing else determines. least: what it is at least."""
 
     name: str
     least: int = 1
+
+    __hash__ = _Hashed.__hash__
 
     def __str__(self) -> str:
         return self.name
 
 
 @dataclass(frozen=True)
-class Floor:
+class Floor(_Hashed):
     """numerator // denominator."""
 
     numerator: Size
     denominator: int
+
+    __hash__ = _Hashed.__hash__
 
     def __str__(self) -> str:
         inner = str(self.numerator)
@@ -45,10 +71,12 @@ class SizeTooLarge(Exception):  # noqa: N818 - reported as a diagnostic by the c
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(_Hashed):
     """sum of coefficient * product of factors; `terms` is sorted, without zero coefficients."""
 
     terms: tuple[tuple[Monomial, int], ...]
+
+    __hash__ = _Hashed.__hash__
 
     @staticmethod
     def of(value: int | str | Atom) -> Size:
@@ -83,24 +111,21 @@ class Size:
         return frozenset(found)
 
     def __add__(self, other: Size | int) -> Size:
-        other = other if isinstance(other, Size) else Size.of(other)
-        return _collect([*self.terms, *other.terms])
+        return _sum(self, other if isinstance(other, Size) else Size.of(other))
 
     def __neg__(self) -> Size:
         return Size(tuple((m, -c) for m, c in self.terms))
 
     def __sub__(self, other: Size | int) -> Size:
-        return self + (-(other if isinstance(other, Size) else Size.of(other)))
+        return _difference(self, other if isinstance(other, Size) else Size.of(other))
 
     def __mul__(self, other: Size | int) -> Size:
-        other = other if isinstance(other, Size) else Size.of(other)
-        return _collect(
-            [(tuple(sorted(m + n, key=str)), c * d) for m, c in self.terms for n, d in other.terms],
-        )
+        return _product(self, other if isinstance(other, Size) else Size.of(other))
 
     def __floordiv__(self, divisor: int) -> Size:
-        if divisor == 1:
-            return self
+        return self if divisor == 1 else _quotient(self, divisor)
+
+    def _divided(self, divisor: int) -> Size:
         if all(c % divisor == 0 for _, c in self.terms):
             return Size(tuple((m, c // divisor) for m, c in self.terms))
         if self.constant is not None:
@@ -171,6 +196,30 @@ class Size:
         return "".join(parts)
 
 
+@lru_cache(maxsize=8192)
+def _sum(a: Size, b: Size) -> Size:
+    return _collect([*a.terms, *b.terms])
+
+
+@lru_cache(maxsize=8192)
+def _difference(a: Size, b: Size) -> Size:
+    return _collect([*a.terms, *((m, -c) for m, c in b.terms)])
+
+
+@lru_cache(maxsize=8192)
+def _product(a: Size, b: Size) -> Size:
+    return _collect([(tuple(sorted(m + n, key=str)), c * d) for m, c in a.terms for n, d in b.terms])
+
+
+@lru_cache(maxsize=8192)
+def _quotient(a: Size, divisor: int) -> Size:
+    return a._divided(divisor)  # noqa: SLF001 - its kept form
+
+
+def _words(term: tuple[Monomial, int]) -> str:
+    return f"({', '.join(f.words for f in term[0])}{',' if len(term[0]) == 1 else ''})"
+
+
 def _collect(terms: list[tuple[Monomial, int]]) -> Size:
     found: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
@@ -178,7 +227,7 @@ def _collect(terms: list[tuple[Monomial, int]]) -> Size:
     kept = [(m, c) for m, c in found.items() if c]
     if len(kept) > MAX_TERMS or any(abs(c) > 2**62 or len(m) > 8 for m, c in kept):
         raise SizeTooLarge
-    return Size(tuple(sorted(kept, key=lambda t: str(t[0]))))
+    return Size(tuple(sorted(kept, key=_words) if len(kept) > 1 else kept))
 
 
 def _factor_least(factor: Factor) -> int:
