@@ -20,7 +20,7 @@ COLUMNS = {
 
 
 def run(example, *flags):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, ROOT / "examples" / f"{example}.py", "--quick", *flags],
         env=environment,
