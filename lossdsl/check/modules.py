@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
+from lossdsl.check.sound import Looked, absolute, state
 from lossdsl.check.values import LoadedModule
 from lossdsl.resources import stdlib_root
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Diagnostics, suggest
-from lossdsl.syntax.parser import MAX_TEXT, parse
-from lossdsl.syntax.source import Source, Span
+from lossdsl.syntax.source import MAX_TEXT, Source, Span
+from lossdsl.syntax.trees import sound_tree
 
 PRELUDE = "prelude"
 MAX_MODULES = 200
@@ -25,24 +26,30 @@ MAX_MODULES = 200
 @lru_cache(maxsize=512)
 def _sound(name: str, text: str) -> ast.Module | None:
     """The tree of a text without mistakes, which a process parses once: most loads use the same few library files."""
-    diagnostics = Diagnostics()
-    tree = parse(Source(name, text), diagnostics)
-    return None if diagnostics.found else tree
+    return sound_tree(name, text)
+
+
+def _reported(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
+    from lossdsl.syntax.parser import parse  # noqa: PLC0415 - not needed where all trees are kept
+
+    return parse(source, diagnostics)
 
 
 @dataclass
 class Library:
-    """Loads modules, each once. `sources` holds the text of everything loaded, by module name."""
+    """Loads modules, each once. `sources` holds the text of everything loaded, by module name; `looked` the state of every
+    file that was looked for."""
 
     diagnostics: Diagnostics
     given: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    looked: Looked = field(default_factory=dict)
     _loaded: dict[Path | str, LoadedModule | None] = field(default_factory=dict)
     _loading: list[Path | str] = field(default_factory=list)
 
     def file(self, path: Path) -> LoadedModule | None:
         """The module in a file."""
-        text = read_text(path, self.diagnostics)
+        text = self._read(path)
         return None if text is None else self._module(str(path), text, path.resolve(), path.parent)
 
     def text(self, name: str, text: str, folder: Path | None = None) -> LoadedModule | None:
@@ -52,10 +59,22 @@ class Library:
     def stdlib(self, dotted: tuple[str, ...]) -> LoadedModule | None:
         """A module of the standard library, or None without a report where there is none."""
         path = stdlib_root().joinpath(*dotted).with_suffix(".loss")
-        if not _plain_file(path, stdlib_root()):
+        if not self._plain_file(path, stdlib_root()):
             return None
-        text = read_text(path, self.diagnostics)
+        text = self._read(path)
         return None if text is None else self._module("/".join(("stdlib", *dotted)) + ".loss", text, path.resolve(), path.parent)
+
+    def _read(self, path: Path) -> str | None:
+        text = read_text(path, self.diagnostics)
+        if text is not None:
+            self.looked[absolute(path)] = state(path, text)
+        return text
+
+    def _plain_file(self, path: Path, base: Path) -> bool:
+        found = _plain_file(path, base)
+        if not found:
+            self.looked[absolute(path)] = None
+        return found
 
     def prelude(self) -> LoadedModule | None:
         """The definitions that every program sees."""
@@ -68,7 +87,7 @@ class Library:
             self.diagnostics.report("E060", f"more than {MAX_MODULES} files take part in this program", None)
             return None
         self.sources[name] = text
-        tree = _sound(name, text) or parse(Source(name, text), self.diagnostics)
+        tree = _sound(name, text) or _reported(Source(name, text), self.diagnostics)
         if tree is None:
             self._loaded[key] = None
             return None
@@ -119,13 +138,13 @@ class Library:
         for name, base, path in candidates:
             if name in self.given:
                 return self._module(name, self.given[name], f"<{name}>", None)
-            if not _plain_file(path, base):
+            if not self._plain_file(path, base):
                 continue
             key = path.resolve()
             if key in self._loading:
                 self.diagnostics.report("E015", f"{'.'.join(use.path)} uses this file in turn", use.span, help="move what both need into a third file")
                 return None
-            text = read_text(path, self.diagnostics)
+            text = self._read(path)
             if text is None:
                 return None
             self.sources[name] = text

@@ -40,14 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     counts = {"loss": 0, "def": 0, "record": 0}
     types: list[dict[str, Any]] = []
     for file in arguments.files:
-        module, programs, found = _check(file)
+        known = None if arguments.types else _recalled(file)
+        programs, found, held = _check(file) if known is None else ([], [], known)
         new = [d for d in found if str(d) not in seen]
         seen.update(map(str, new))
         findings.extend(new)
-        if module is not None:
-            counts["record"] += len(module.tree.records)
-            for function in module.tree.functions:
-                counts[function.kind] += 1
+        counts = {kind: count + held.get(kind, 0) for kind, count in counts.items()}
         if arguments.types:
             types.extend(_types(file, programs))
         if not arguments.json:
@@ -63,9 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _check(file: str) -> tuple[LoadedModule | None, list[Program], list[Diagnostic]]:
+def _recalled(file: str) -> dict[str, int] | None:
+    """How many declarations of each kind a file has, if it is known to be sound."""
+    from lossdsl.check.sound import recall
+
+    return recall(Path(file)) if file.endswith(".loss") else None
+
+
+def _check(file: str) -> tuple[list[Program], list[Diagnostic], dict[str, int]]:
     from lossdsl.check.modules import Library
     from lossdsl.check.program import check_module
+    from lossdsl.check.sound import remember
     from lossdsl.syntax.diagnostics import Diagnostics
 
     diagnostics = Diagnostics()
@@ -77,8 +83,15 @@ def _check(file: str) -> tuple[LoadedModule | None, list[Program], list[Diagnost
         module = library.file(Path(file))
     else:
         module = _named(library, file)
-    programs = [] if module is None else check_module(module, prelude, diagnostics)
-    return module, programs, diagnostics.found
+    if module is None:
+        return [], diagnostics.found, {}
+    programs = check_module(module, prelude, diagnostics)
+    held = {"loss": 0, "def": 0, "record": len(module.tree.records)}
+    for function in module.tree.functions:
+        held[function.kind] += 1
+    if file.endswith(".loss") and not diagnostics.found:
+        remember(Path(file), library.looked, held)
+    return programs, diagnostics.found, held
 
 
 def _exists(file: str) -> bool:

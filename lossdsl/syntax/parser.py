@@ -19,11 +19,10 @@ from lark.indenter import DedentError, Indenter
 from lossdsl.resources import grammar_text
 from lossdsl.syntax import ast, mistakes
 from lossdsl.syntax.diagnostics import Diagnostics
-from lossdsl.syntax.source import Source, Span
+from lossdsl.syntax.source import MAX_TEXT, Source, Span
 from lossdsl.syntax.tables import lark_parser
 from lossdsl.syntax.tokens import CLOSING, OPENING, Part, part, split
 
-MAX_TEXT = 1_000_000
 MAX_DEPTH = 400
 MAX_SHOWN = 20
 """Broken declarations of one text that are reported."""

@@ -6,6 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
+MAX_TEXT = 1_000_000
+"""Characters that a program's text may have."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

@@ -1,40 +1,27 @@
-"""Lark's parsing tables, kept between runs: building them takes longer than checking most programs.
-
-They lie in a folder of the user's, under a name made of all that they depend on, with a checksum. Whatever is
-wrong with that folder or a file in it, the tables are built anew; where it cannot be written, they are built
-every time.
-"""
+"""Lark's parsing tables, kept between runs: building them takes longer than checking most programs."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import pickle
 import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import lark
 from lark import Lark
 
-VARIABLE = "LOSSDSL_CACHE"
-"""An environment variable: the folder to keep tables in; empty or 0 keeps none."""
-
-_CHECKSUM = 32
+from lossdsl import kept
 
 
 def lark_parser(grammar: str, start: str, postlex: Any) -> Lark:
-    """The LALR parser of a grammar, from the cache where it is there."""
-    basis = repr((grammar, start, type(postlex).__qualname__, lark.__version__, sys.version))
-    key = hashlib.sha256(basis.encode()).hexdigest()[:32]
-    folder = cache_folder()
-    file = None if folder is None else folder / f"tables-{key}"
-    kept = None if file is None else _kept(file, postlex)
-    if kept is not None:
-        return kept
+    """The LALR parser of a grammar, from what is kept where it is there."""
+    kind = type(postlex)
+    basis = (grammar, start, kind.__module__, kind.__qualname__, lark.__version__, sys.version)
+    name = f"tables-{kept.digest(*basis)}"
+    data = kept.read(name)
+    found = None if data is None else _loaded(data, kind)
+    if found is not None:
+        return found
     made = Lark(
         grammar,
         parser="lalr",
@@ -43,57 +30,18 @@ def lark_parser(grammar: str, start: str, postlex: Any) -> Lark:
         maybe_placeholders=True,
         start=start,
     )
-    if file is not None:
-        _keep(file, made)
+    stream = io.BytesIO()
+    try:
+        made.save(stream)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return made
+    kept.write(name, stream.getvalue())
     return made
 
 
-def cache_folder() -> Path | None:
-    """Where tables are kept, or None where the user wants none kept or has no home."""
-    chosen = os.environ.get(VARIABLE)
-    if chosen is not None:
-        return Path(chosen) if chosen not in ("", "0") else None
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
+def _loaded(data: bytes, postlex: type) -> Lark | None:
     try:
-        folder = Path(base).expanduser() / "lossdsl"
-    except RuntimeError:
+        found = Lark.load(io.BytesIO(data))
+    except Exception:  # tables that do not load are built
         return None
-    return folder if folder.is_absolute() else None
-
-
-def _kept(file: Path, postlex: Any) -> Lark | None:
-    """The parser kept in a file that is whole and nobody else's."""
-    try:
-        with file.open("rb") as stream:
-            if hasattr(os, "getuid") and os.fstat(stream.fileno()).st_uid != os.getuid():
-                return None
-            content = stream.read()
-        if hashlib.sha256(content[_CHECKSUM:]).digest() != content[:_CHECKSUM]:
-            return None
-        found = Lark.load(io.BytesIO(content[_CHECKSUM:]))
-    except Exception:  # a table that does not load is one to build
-        return None
-    return found if isinstance(found.options.postlex, type(postlex)) else None
-
-
-def _keep(file: Path, parser: Lark) -> None:
-    """Write the tables whole or not at all."""
-    made: str | None = None
-    try:
-        stream = io.BytesIO()
-        parser.save(stream)
-        content = stream.getvalue()
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, made = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "wb") as out:
-            out.write(hashlib.sha256(content).digest() + content)
-        Path(made).replace(file)
-    except (OSError, ValueError, pickle.PicklingError, AttributeError, TypeError):
-        if made is not None:
-            with suppress(OSError):
-                Path(made).unlink(missing_ok=True)
+    return found if isinstance(found.options.postlex, postlex) else None

@@ -26,6 +26,18 @@ class Outcome:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What is kept between runs stays out of the user's folder."""
+    before = os.environ.get("LOSSDSL_CACHE")
+    os.environ["LOSSDSL_CACHE"] = str(tmp_path_factory.mktemp("kept"))
+    yield
+    if before is None:
+        del os.environ["LOSSDSL_CACHE"]
+    else:
+        os.environ["LOSSDSL_CACHE"] = before
+
+
 @pytest.fixture
 def cli(capsys):
     """Run a command in this process: `cli("check", file)`. No input may give a traceback."""
