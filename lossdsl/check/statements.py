@@ -166,6 +166,8 @@ def _bind_name(ctx: Context, scope: Scope, target: ast.Expr, found: Value) -> No
 def _remember(ctx: Context, name: str, found: Tensor, target: ast.Expr) -> None:
     if found.node.hint is None and not isinstance(found.node, Leaf | n.Const | n.Hyper | n.SizeOf | n.Iota):
         found.node.hint = name
+        if isinstance(found.node, n.At) and found.node.body.hint is None and not isinstance(found.node.body, Leaf):
+            found.node.body.hint = name
     if ctx.program is not None and not ctx.calls:
         ctx.program.definitions.append(Definition(name, found, target.span))
 

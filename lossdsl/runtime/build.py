@@ -19,7 +19,8 @@ from lossdsl.check.signature import signature
 from lossdsl.check.values import LastingSpec, Program, Tensor as Value
 from lossdsl.graph.build import GraphTooLarge
 from lossdsl.graph.rewrite import rewritten
-from lossdsl.runtime.module import CompiledLoss, sampled
+from lossdsl.runtime.functions import sampled
+from lossdsl.runtime.module import CompiledLoss
 from lossdsl.syntax.diagnostics import Diagnostic, LossError
 
 

@@ -273,3 +273,21 @@ def finished(done: Tensor) -> bool:
     if torch.compiler.is_compiling() or type(done) is not Tensor:
         return False
     return bool(done.all())
+
+
+def sampled(
+    law: str, values: list[float], shape: list[int], dtype: torch.dtype, device: torch.device, generator: Any = None
+) -> Tensor:
+    """A sample of a named distribution."""
+    empty = torch.empty(shape, dtype=dtype, device=device)
+    match law:
+        case "normal":
+            return empty.normal_(generator=generator) * values[1] + values[0]
+        case "uniform":
+            return empty.uniform_(generator=generator) * (values[1] - values[0]) + values[0]
+        case "bernoulli":
+            return empty.bernoulli_(values[0], generator=generator)
+        case "exponential":
+            return empty.exponential_(values[0], generator=generator)
+        case _:
+            return values[0] - values[1] * torch.log(empty.exponential_(generator=generator))

@@ -13,6 +13,7 @@ from lossdsl.check.resolve import Recipe
 from lossdsl.check.signature import Signature
 from lossdsl.graph import nodes as n
 from lossdsl.check.values import DrawSpec, LastingSpec, Program
+from lossdsl.runtime.functions import sampled
 from lossdsl.runtime.inputs import Binder, Bound, LossInputError
 from lossdsl.types.domains import Kind
 
@@ -51,7 +52,7 @@ class CompiledLoss(nn.Module):
         self.check_values: bool | None = None
         self.program = program
         self._formula = formula
-        self._code = code
+        self._code = self.code = code
         self._sizes = dict(sizes)
         self._binder = Binder(program, sizes)
         self._initializers = initializers
@@ -277,21 +278,3 @@ def draw(spec: DrawSpec, program: Program, bound: Bound, generator: torch.Genera
     values = [float(x) for x in numbers if x is not None]
     sample = sampled(spec.distribution, values, shape, bound.dtype, bound.device, generator)
     return sample.long() if spec.leaf.kind is Kind.INT else sample.bool() if spec.leaf.kind is Kind.BOOL else sample
-
-
-def sampled(
-    law: str, values: list[float], shape: list[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """A sample of a named distribution."""
-    empty = torch.empty(shape, dtype=dtype, device=device)
-    match law:
-        case "normal":
-            return empty.normal_(generator=generator) * values[1] + values[0]
-        case "uniform":
-            return empty.uniform_(generator=generator) * (values[1] - values[0]) + values[0]
-        case "bernoulli":
-            return empty.bernoulli_(values[0], generator=generator)
-        case "exponential":
-            return empty.exponential_(values[0], generator=generator)
-        case _:
-            return values[0] - values[1] * torch.log(empty.exponential_(generator=generator))
