@@ -29,6 +29,7 @@ class Graph:
         self._table: dict[tuple[Any, ...], Node] = {}
         self._max = max_nodes
         self._fresh = 0
+        self._statics: dict[int, Static] = {}
         self.baked: set[str] = set()
         """Names of the hyperparameters whose values decided something while building."""
 
@@ -147,11 +148,26 @@ class Graph:
 
     def static(self, node: Node, decides: bool = True) -> float | int | bool | None:
         """The value of a node that hyperparameters alone decide; where it decides something, they become part of the compiled program."""
-        used: set[str] = set()
-        value = _static(node, used)
+        value, used = self._static_of(node)
         if value is not None and decides:
             self.baked |= used
         return value
+
+    def _static_of(self, node: Node) -> Static:
+        """A static value, if there is one, and the hyperparameters that it is made of; found once a node."""
+        found = self._statics
+        waiting = [node]
+        while waiting:
+            item = waiting[-1]
+            below = item.args if isinstance(item, n.Apply) and not item.dims else ()
+            unknown = [a for a in below if id(a) not in found]
+            if unknown:
+                waiting.extend(unknown)
+                continue
+            waiting.pop()
+            if id(item) not in found:
+                found[id(item)] = _static(item, [found[id(a)] for a in below])
+        return found[id(node)]
 
     # ---- over axes ----
 
@@ -407,25 +423,26 @@ def _is_const(node: Node, value: float) -> bool:
     return isinstance(node, n.Const) and node.kind is not Kind.BOOL and node.value == value and node.kind is Kind.INT
 
 
-def _static(node: Node, used: set[str]) -> float | int | bool | None:
+Static = tuple[float | int | bool | None, frozenset[str]]
+
+
+def _static(node: Node, args: list[Static]) -> Static:
+    """The static value of a node from those of its arguments."""
     from lossdsl.graph.scalars import FLOATS  # noqa: PLC0415 - only where hyperparameters decide
 
     match node:
         case n.Const():
-            return node.value
+            return node.value, frozenset()
         case n.Hyper():
-            used.add(node.name)
-            return node.value
-        case n.Apply() if not node.dims:
-            values = [_static(a, used) for a in node.args]
-            if any(v is None for v in values):
-                return None
+            return node.value, frozenset((node.name,))
+        case n.Apply() if args and all(value is not None for value, _ in args):
+            used = frozenset[str]().union(*(names for _, names in args))
             try:
-                return ELEMENTWISE[node.op].value(FLOATS, *values)
+                return ELEMENTWISE[node.op].value(FLOATS, *(value for value, _ in args)), used
             except (ArithmeticError, ValueError):
-                return None
+                return None, used
         case _:
-            return None
+            return None, frozenset()
 
 
 def _result_kind(declared: str, args: tuple[Node, ...]) -> Kind:
