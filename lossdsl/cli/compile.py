@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="python: a module that needs only torch; fx: a GraphModule; pt2: a torch.export program; onnx",
     )
     parser.add_argument(
-        "--target", choices=("cpu", "cuda"), default="cpu", help="the device that the result is for"
+        "--target", choices=("cpu", "cuda"), default="cpu", dest="device", help="the device that the result is for"
     )
     add_set(parser)
     parser.add_argument("--print", choices=PHASES, dest="phase", help="print a phase instead of emitting")
@@ -112,7 +112,7 @@ def _phase(
         case "schedule":
             from lossdsl.backends.show import show_code
 
-            return show_code(_compiled(resolved, options)._code)  # noqa: SLF001 - the module keeps it for this
+            return show_code(_compiled(resolved, options).code)
         case _:
             readable: str = _compiled(resolved, options).graph_module.print_readable(print_output=False)
             return [line.rstrip() for line in readable.splitlines()]
@@ -162,13 +162,13 @@ def _emit(
     loss = _compiled(resolved, options)
     match form:
         case "python":
-            content: str | bytes = _python(loss, arguments.target)
+            content: str | bytes = _python(loss, arguments.device)
         case "fx":
             content = _fx(loss, arguments.out is not None)
         case "pt2":
-            content = _pt2(loss, arguments.target)
+            content = _pt2(loss, arguments.device)
         case _:
-            content = _onnx(loss, arguments.target)
+            content = _onnx(loss, arguments.device)
     if arguments.out is not None:
         write_file(Path(arguments.out), content)
     if arguments.json:
@@ -191,10 +191,8 @@ def _emit(
 
 
 def _python(loss: CompiledLoss, target: str) -> str:
-    try:
-        from lossdsl.backends.python import emit_python
-    except ModuleNotFoundError:
-        raise Failed("this version cannot emit Python yet", "--emit fx prints the graph's code") from None
+    from lossdsl.backends.python import emit_python
+
     return emit_python(loss, target=target)
 
 
@@ -210,17 +208,22 @@ def _fx(loss: CompiledLoss, saved: bool) -> str | bytes:
     return stream.getvalue()
 
 
+def _exported(loss: CompiledLoss, target: str) -> Any:
+    """The exported program, traced on made-up inputs."""
+    from lossdsl.backends.export import export
+    from lossdsl.cli.sample import examples
+
+    if loss.program.functions:
+        help_ = "--emit python takes the function as an argument"
+        raise Failed(f"{loss.program.name} takes a function, which cannot stand in an exported program", help_)
+    return export(loss, examples=examples(loss), target=target)
+
+
 def _pt2(loss: CompiledLoss, target: str) -> bytes:
-    try:
-        from lossdsl.backends.export import export
-    except ModuleNotFoundError:
-        raise Failed(
-            "this version cannot emit pt2 yet", "--emit fx -o loss.pt saves the graph module"
-        ) from None
     import torch
 
     stream = io.BytesIO()
-    torch.export.save(export(loss, target=target), stream)
+    torch.export.save(_exported(loss, target), stream)
     return stream.getvalue()
 
 
@@ -228,13 +231,9 @@ def _onnx(loss: CompiledLoss, target: str) -> bytes:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise Failed(f"--emit onnx needs {' and '.join(missing)}", "pip install 'lossdsl[onnx]'")
-    try:
-        from lossdsl.backends.export import export
-    except ModuleNotFoundError:
-        raise Failed("this version cannot emit ONNX yet", None) from None
     import torch
 
-    program: Any = torch.onnx.export(export(loss, target=target), dynamo=True, verbose=False)
+    program: Any = torch.onnx.export(_exported(loss, target), dynamo=True, verbose=False)
     stream = io.BytesIO()
     stream.write(program.model_proto.SerializeToString())
     return stream.getvalue()

@@ -17,6 +17,7 @@ from lossdsl.types.sizes import Atom, Size
 if TYPE_CHECKING:
     from lossdsl.check.values import Program
     from lossdsl.graph.nodes import Leaf
+    from lossdsl.runtime.module import CompiledLoss
 
 DEFAULTS = (4, 6, 5, 3, 2, 7, 8, 9)
 """Lengths of axes in the order of their first appearance, where nothing asks for more."""
@@ -69,6 +70,19 @@ def tensors(program: Program, lengths: Mapping[str, int], generator: torch.Gener
     hypers = {h.name: float(h.value) for h in program.hypers if h.value is not None}
     known = {**lengths, **{k: int(v) for k, v in hypers.items() if v == int(v)}}
     return {i.name: _tensor(i.leaf, known, generator) for i in program.inputs}
+
+
+def examples(loss: CompiledLoss, seed: int = 0) -> dict[str, Tensor]:
+    """Tensors for everything that a loss reads: its inputs, what lasts, and what is drawn."""
+    program = loss.program
+    given = {k: int(v) for k, v in loss.recipe.options.items() if k[:1].isupper()}
+    lengths = axis_lengths(program, given)
+    generator = torch.Generator().manual_seed(seed)
+    found = tensors(program, lengths, generator)
+    hypers = {h.name: int(h.value) for h in program.hypers if h.kind is Kind.INT and h.value is not None}
+    for spec in (*program.lasting, *program.draws):
+        found[spec.name] = _tensor(spec.leaf, {**lengths, **hypers}, generator)
+    return found
 
 
 def _tensor(leaf: Leaf, lengths: Mapping[str, int], generator: torch.Generator) -> Tensor:

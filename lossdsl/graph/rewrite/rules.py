@@ -396,6 +396,9 @@ def _signs(g: Graph, r: Ranges, node: Node) -> Node | None:
             inner = _args(argument, "neg")
             if args is not None and inner is not None and argument.kind is Kind.REAL:
                 return g.apply("neg", g.apply(op, *(inner[0] if k == place else a for k, a in enumerate(args))))
+    args = _args(node, "mul")
+    if args is not None and isinstance(args[0], n.Const) and args[0].kind is Kind.REAL and args[0].value < 0:
+        return g.apply("neg", g.apply("mul", g.const(-args[0].value), args[1]))
     args = _args(node, "softplus")
     inner = None if args is None else _args(args[0], "neg")
     return None if inner is None else g.apply("neg", g.apply("log_sigmoid", inner[0]))
