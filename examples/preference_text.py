@@ -194,7 +194,12 @@ def main() -> None:
     )
     args = flags.parse_args()
     options = start(args)
-    steps, pairs, held, updates = (60, 256, 100, 8) if options.quick else (600, 2000, 300, 96)
+    steps, pairs, held, updates = (60, 256, 100, 8) if options.quick else (500, 2000, 300, 80)
+
+    losses = {
+        formula: lossdsl.compile(formula, **({"beta": args.beta} if "beta" in formula else {}))
+        for formula in OBJECTIVES
+    }
 
     texts = sentences(("numpy",) if options.quick else SOURCES)
     random.shuffle(texts)
@@ -213,10 +218,8 @@ def main() -> None:
         print(f"  {name:8} {vocabulary.decode(tokens)}")
 
     histories = {}
-    for formula in OBJECTIVES:
-        weights = {"beta": args.beta} if "beta" in formula else {}
+    for formula, loss in losses.items():
         torch.manual_seed(options.seed)
-        loss = lossdsl.compile(formula, **weights)
         histories[formula] = prefer(loss, formula, reference, data[held:], data[:held], updates)
     report(histories, options)
     save(plot(histories), options.out / "preference_text.png")

@@ -25,7 +25,7 @@ def load(target: str | Path, /, **options: float | int) -> CompiledLoss:
     ("my.loss:name"). options: hyperparameters (`beta=0.1`) and lengths that no input tells (`M=50_000`).
     Raises LossError with diagnostics.
     """
-    from lossdsl.check.resolve import resolve  # noqa: PLC0415 - keeps `import lossdsl` light
+    from lossdsl.checker.resolve import resolve  # noqa: PLC0415 - keeps `import lossdsl` light
     from lossdsl.runtime.build import compiled  # noqa: PLC0415
 
     return compiled(resolve(target), options)
@@ -36,7 +36,7 @@ def compile(source: str, /, name: str | None = None, **options: float | int) -> 
 
     name: which loss of a program (its first one by default). options: as for `load`. Raises LossError with diagnostics.
     """
-    from lossdsl.check.resolve import from_text  # noqa: PLC0415
+    from lossdsl.checker.resolve import from_text  # noqa: PLC0415
     from lossdsl.runtime.build import compiled  # noqa: PLC0415
 
     return compiled(from_text(source, name), options)
@@ -44,8 +44,8 @@ def compile(source: str, /, name: str | None = None, **options: float | int) -> 
 
 def check(source: str | Path) -> list[Diagnostic]:
     """The diagnostics of a program: a path (a Path, or text ending in .loss) or source text. Imports no torch."""
-    from lossdsl.check.modules import Library  # noqa: PLC0415
-    from lossdsl.check.program import check_module  # noqa: PLC0415
+    from lossdsl.checker.modules import Library  # noqa: PLC0415
+    from lossdsl.checker.program import check_module  # noqa: PLC0415
     from lossdsl.syntax.diagnostics import Diagnostics  # noqa: PLC0415
 
     diagnostics = Diagnostics()
@@ -57,7 +57,7 @@ def check(source: str | Path) -> list[Diagnostic]:
     return diagnostics.found
 
 
-_check = check
+
 
 
 def format(source: str, /) -> str:  # noqa: A001 - the word of the field
@@ -76,7 +76,7 @@ def format(source: str, /) -> str:  # noqa: A001 - the word of the field
 
 def available(tag: str | None = None) -> list[str]:
     """Names that `load` knows: papers and building blocks, all or those with a tag."""
-    from lossdsl.check.catalog import catalog  # noqa: PLC0415
+    from lossdsl.checker.catalog import catalog  # noqa: PLC0415
 
     return [entry.name for entry in catalog() if tag is None or tag in entry.tags]
 

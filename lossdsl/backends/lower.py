@@ -12,7 +12,7 @@ from typing import Any
 
 from lossdsl.backends import access, contract
 from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune, share
-from lossdsl.check.values import Program
+from lossdsl.checker.values import Program
 from lossdsl.graph import nodes as n
 from lossdsl.graph.build import ARITHMETIC, GraphTooLarge, Opaque, Renaming
 from lossdsl.graph.nodes import Dim, Leaf, Node

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from lossdsl.backends.code import Code, HyperRef
 from lossdsl.backends.lower import lower
 from lossdsl.backends.printer import Printer, attribute_name, check_source, safe_name
-from lossdsl.check.catalog import provenance
-from lossdsl.check.values import LastingSpec, Program, Tensor as Value
+from lossdsl.checker.catalog import provenance
+from lossdsl.checker.values import LastingSpec, Program, Tensor as Value
 from lossdsl.graph.nodes import Leaf
 from lossdsl.runtime import emitted, functions as rt
 from lossdsl.types.domains import Kind

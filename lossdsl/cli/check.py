@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lossdsl.cli.common import add_json, print_json, read_stdin, show_diagnostics
 
 if TYPE_CHECKING:
-    from lossdsl.check.values import LoadedModule, Program
+    from lossdsl.checker.values import LoadedModule, Program
     from lossdsl.syntax.diagnostics import Diagnostic
 
 
@@ -63,15 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _recalled(file: str) -> dict[str, int] | None:
     """How many declarations of each kind a file has, if it is known to be sound."""
-    from lossdsl.check.sound import recall
+    from lossdsl.checker.sound import recall
 
     return recall(Path(file)) if file.endswith(".loss") else None
 
 
 def _check(file: str) -> tuple[list[Program], list[Diagnostic], dict[str, int]]:
-    from lossdsl.check.modules import Library
-    from lossdsl.check.program import check_module
-    from lossdsl.check.sound import remember
+    from lossdsl.checker.modules import Library
+    from lossdsl.checker.program import check_module
+    from lossdsl.checker.sound import remember
     from lossdsl.syntax.diagnostics import Diagnostics
 
     diagnostics = Diagnostics()
@@ -103,7 +103,7 @@ def _exists(file: str) -> bool:
 
 def _named(library: Any, name: str) -> LoadedModule | None:
     """A file of the standard library by the name of one of its losses, or a missing file."""
-    from lossdsl.check.modules import building_blocks
+    from lossdsl.checker.modules import building_blocks
 
     home = building_blocks().get(name)
     candidates = [("papers", *name.split(".")), tuple(name.split(".")), *([] if home is None else [(home,)])]
@@ -132,8 +132,8 @@ def _count(number: int, word: str) -> str:
 
 
 def _types(file: str, programs: list[Program]) -> list[dict[str, Any]]:
-    from lossdsl.check.describe import definitions
-    from lossdsl.check.signature import signature
+    from lossdsl.checker.describe import definitions
+    from lossdsl.checker.signature import signature
 
     return [
         {
@@ -148,7 +148,7 @@ def _types(file: str, programs: list[Program]) -> list[dict[str, Any]]:
 
 
 def _print_types(types: list[dict[str, Any]]) -> None:
-    from lossdsl.check.describe import type_rows
+    from lossdsl.checker.describe import type_rows
     from lossdsl.cli.common import paint, table
 
     for k, entry in enumerate(types):

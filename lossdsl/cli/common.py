@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from lossdsl.syntax.diagnostics import Diagnostic, render, suggest
 
 if TYPE_CHECKING:
-    from lossdsl.check.resolve import Resolved
-    from lossdsl.check.values import Program
+    from lossdsl.checker.resolve import Resolved
+    from lossdsl.checker.values import Program
 
 MAX_INPUT = 4_000_000
 """Characters of standard input that are read; more than any program may have."""
@@ -262,7 +262,7 @@ def number(text: str) -> float | int | None:
 
 def find(arguments: argparse.Namespace) -> Resolved:
     """The loss that a command is about. Raises LossError where it is refused, Failed where none is named."""
-    from lossdsl.check.resolve import from_text, resolve
+    from lossdsl.checker.resolve import from_text, resolve
 
     expression = getattr(arguments, "expr", None)
     target = arguments.target
@@ -279,8 +279,8 @@ def find(arguments: argparse.Namespace) -> Resolved:
 
 def program_of(resolved: Resolved, options: dict[str, float | int]) -> Program:
     """The checked program: with values if every hyperparameter has one, else symbolic. Raises LossError."""
-    from lossdsl.check.program import elaborate
-    from lossdsl.check.resolve import build
+    from lossdsl.checker.program import elaborate
+    from lossdsl.checker.resolve import build
     from lossdsl.syntax.diagnostics import LossError
 
     needed = {p.name for p in resolved.function.hyperparameters if p.default is None} - options.keys()

@@ -29,8 +29,8 @@ from lossdsl.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from lossdsl.check.resolve import Resolved
-    from lossdsl.check.values import Program
+    from lossdsl.checker.resolve import Resolved
+    from lossdsl.checker.values import Program
     from lossdsl.runtime.module import CompiledLoss
 
 FORMATS = ("python", "fx", "pt2", "onnx")
@@ -128,8 +128,8 @@ def _tree(resolved: Resolved, arguments: argparse.Namespace) -> list[str]:
 
 
 def _types(program: Program) -> list[str]:
-    from lossdsl.check.describe import definitions, type_rows
-    from lossdsl.check.signature import signature
+    from lossdsl.checker.describe import definitions, type_rows
+    from lossdsl.checker.signature import signature
 
     rows = type_rows([d.to_json() for d in definitions(program)])
     return [paint(str(signature(program)), "bold", sys.stdout), *table(rows, indent="    ")]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lossdsl.cli.common import add_json, add_target, find, paint, print_json, program_of, refuse, table
 
 if TYPE_CHECKING:
-    from lossdsl.check.resolve import Resolved
-    from lossdsl.check.values import LoadedModule, Program
+    from lossdsl.checker.resolve import Resolved
+    from lossdsl.checker.values import LoadedModule, Program
     from lossdsl.syntax import ast
 
 WIDTH = 100
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def explain(resolved: Resolved, latex: bool = False, uses: bool = True) -> dict[str, Any]:
     """Everything there is to say of a loss, as plain data. Raises LossError."""
-    from lossdsl.check.catalog import provenance
-    from lossdsl.check.describe import definitions
-    from lossdsl.check.properties import derive
-    from lossdsl.check.signature import signature
+    from lossdsl.checker.catalog import provenance
+    from lossdsl.checker.describe import definitions
+    from lossdsl.checker.properties import derive
+    from lossdsl.checker.signature import signature
 
     program = program_of(resolved, {})
     used = _uses(resolved)
@@ -81,7 +81,7 @@ class _Formulas:
     """Formulas of a loss and of what it uses; each function is checked once."""
 
     def __init__(self, resolved: Resolved, latex: bool) -> None:
-        from lossdsl.check.latex import Names
+        from lossdsl.checker.latex import Names
 
         self.resolved = resolved
         self.latex = latex
@@ -90,7 +90,7 @@ class _Formulas:
         self.names = Names(self.program, {} if self.prelude is None else self.prelude.functions)
 
     def program(self, module: LoadedModule, function: ast.Function) -> Program | None:
-        from lossdsl.check.program import elaborate
+        from lossdsl.checker.program import elaborate
         from lossdsl.syntax.diagnostics import Diagnostics
 
         if id(function) not in self.programs:
@@ -98,7 +98,7 @@ class _Formulas:
         return self.programs[id(function)]
 
     def of(self, program: Program) -> str:
-        from lossdsl.check.latex import latex, text
+        from lossdsl.checker.latex import latex, text
 
         return latex(program, self.names) if self.latex else "\n".join(text(program, self.names))
 
@@ -109,7 +109,7 @@ class _Formulas:
 
 def _uses(resolved: Resolved) -> list[tuple[LoadedModule, ast.Function]]:
     """Functions that a loss calls, and what those call, in the order of reading; the prelude is left out."""
-    from lossdsl.check.latex import called
+    from lossdsl.checker.latex import called
 
     found: list[tuple[LoadedModule, ast.Function]] = []
     seen = {id(resolved.function)}
@@ -129,7 +129,7 @@ def _uses(resolved: Resolved) -> list[tuple[LoadedModule, ast.Function]]:
 
 
 def _text(facts: dict[str, Any]) -> list[str]:
-    from lossdsl.check.describe import type_rows
+    from lossdsl.checker.describe import type_rows
 
     known = facts["provenance"]
     out = [paint(facts["name"], "bold", sys.stdout) + f"   {facts['file']}"]

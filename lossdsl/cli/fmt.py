@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _formatted(file: str) -> tuple[str | None, str | None, list[Diagnostic]]:
     """The text before and after, and why there is none after."""
-    from lossdsl.check.modules import read_text
+    from lossdsl.checker.modules import read_text
     from lossdsl.syntax.diagnostics import Diagnostics
     from lossdsl.syntax.format import format_source
     from lossdsl.syntax.source import Source

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries."""
-    from lossdsl.check.catalog import catalog
+    from lossdsl.checker.catalog import catalog
 
     entries = list(catalog())
     tags = sorted({t for e in entries for t in e.tags})

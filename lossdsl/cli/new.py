@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failed(
             f"{name!r} cannot be the name of a loss", f"small letters, digits and _: lossdsl new {near}", 2
         )
-    from lossdsl.check.calls import builtin_names
+    from lossdsl.checker.calls import builtin_names
 
     if name in (*builtin_names(), "loss", "def", "record", "use", "state", "param", "draw", "repeat", "scan"):
         raise Failed(f"{name} is a word of the language", f"call it my_{name}", 2)

@@ -31,7 +31,7 @@ from lossdsl.syntax.diagnostics import suggest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lossdsl.check.resolve import Resolved
+    from lossdsl.checker.resolve import Resolved
     from lossdsl.runtime.module import CompiledLoss
 
 EXTRA = "pip install 'lossdsl[run]'"

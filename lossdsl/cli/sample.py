@@ -15,7 +15,7 @@ from lossdsl.types.domains import Kind
 from lossdsl.types.sizes import Atom, Size
 
 if TYPE_CHECKING:
-    from lossdsl.check.values import Program
+    from lossdsl.checker.values import Program
     from lossdsl.graph.nodes import Leaf
     from lossdsl.runtime.module import CompiledLoss
 

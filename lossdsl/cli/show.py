@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _source(name: str) -> tuple[str, int, str]:
     """File, first line and text of what a name stands for."""
-    from lossdsl.check.modules import Library, building_blocks, module_names
+    from lossdsl.checker.modules import Library, building_blocks, module_names
     from lossdsl.syntax.diagnostics import Diagnostics, LossError
 
     diagnostics = Diagnostics()

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lossdsl.backends.fx import emit_fx
 from lossdsl.backends.lower import UnknownSize, lower
-from lossdsl.check.properties import derive
+from lossdsl.checker.properties import derive
 from lossdsl.syntax.ast import deep_recursion
-from lossdsl.check.resolve import Recipe, Resolved, build, lifted, rebuild
-from lossdsl.check.signature import signature
-from lossdsl.check.values import LastingSpec, Program, Tensor as Value
+from lossdsl.checker.resolve import Recipe, Resolved, build, lifted, rebuild
+from lossdsl.checker.signature import signature
+from lossdsl.checker.values import LastingSpec, Program, Tensor as Value
 from lossdsl.graph.build import GraphTooLarge
 from lossdsl.graph.rewrite import rewritten
 from lossdsl.runtime.functions import sampled

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossdsl.check.values import Program
+from lossdsl.checker.values import Program
 from lossdsl.graph.nodes import Leaf
 from lossdsl.syntax.diagnostics import suggest
 from lossdsl.types.domains import ANY, Kind

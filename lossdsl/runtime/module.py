@@ -9,10 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lossdsl.backends.code import Code
-from lossdsl.check.resolve import Recipe
-from lossdsl.check.signature import Signature
+from lossdsl.checker.resolve import Recipe
+from lossdsl.checker.signature import Signature
 from lossdsl.graph import nodes as n
-from lossdsl.check.values import DrawSpec, LastingSpec, Program
+from lossdsl.checker.values import DrawSpec, LastingSpec, Program
 from lossdsl.runtime.functions import sampled
 from lossdsl.runtime.inputs import Binder, Bound, LossInputError
 from lossdsl.types.domains import Kind

@@ -14,7 +14,7 @@ from torch import nn
 
 import lossdsl
 from lossdsl.backends.python import emit_python
-from lossdsl.check.catalog import catalog
+from lossdsl.checker.catalog import catalog
 from lossdsl.cli import sample
 
 NAMES = [entry.name for entry in catalog()]

@@ -9,7 +9,7 @@ import torch
 
 import lossdsl
 from lossdsl.backends.export import export
-from lossdsl.check.catalog import catalog
+from lossdsl.checker.catalog import catalog
 from lossdsl.cli.sample import examples
 
 FEW = ["info_nce", "supcon", "cross_entropy", "hinge", "rpo"]

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import lossdsl
-from lossdsl.check.catalog import catalog
+from lossdsl.checker.catalog import catalog
 from lossdsl.cli.show import colored
 
 AS_ROOT = hasattr(os, "getuid") and os.getuid() == 0

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lossdsl
-from lossdsl.check.resolve import is_program
+from lossdsl.checker.resolve import is_program
 from lossdsl.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, note, settings
 from tests.generated.programs import programs
 
 import lossdsl
-from lossdsl.check.resolve import build, from_text
+from lossdsl.checker.resolve import build, from_text
 from lossdsl.graph.interpret import interpret
 from lossdsl.runtime.build import compiled
 

@@ -9,7 +9,7 @@ import mpmath
 import pytest
 import torch
 
-from lossdsl.check.resolve import build, from_text
+from lossdsl.checker.resolve import build, from_text
 from lossdsl.graph.interpret import interpret
 from lossdsl.graph.rewrite import RULES, Rule
 from lossdsl.graph.rewrite.engine import Rewriter

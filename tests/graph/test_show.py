@@ -1,7 +1,7 @@
 """The index graph as text."""
 
 import lossdsl
-from lossdsl.check.resolve import build, from_text
+from lossdsl.checker.resolve import build, from_text
 from lossdsl.graph.build import Graph
 from lossdsl.graph.nodes import Dim
 from lossdsl.graph.show import show_graph

@@ -156,7 +156,7 @@ def layouts(draw, text):
             pass
         elif token.logical != previous.logical:
             out += [draw(ends), margin]
-        elif token.depth > 0:
+        elif token.depth > 0 and not previous.is_comment:
             closes = token.text in (")", "]")
             between = text[previous.end : token.start]
             if closes and previous.text not in ("(", "[", ",") and token.text == ")" and _takes_comma(tokens, token) and draw(st.booleans()):

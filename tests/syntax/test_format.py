@@ -360,7 +360,7 @@ def test_any_expression_is_laid_out_and_read_back(expr):
     assert laid_out(text) == text
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], phases=PHASES)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], phases=PHASES)
 @given(st.data())
 def test_any_layout_becomes_canonical(data):
     text = format_module(data.draw(modules))
@@ -369,15 +369,14 @@ def test_any_layout_becomes_canonical(data):
     assert read(found) == read(text)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
 @given(st.data())
 def test_any_layout_of_the_library_becomes_canonical(data):
     text = laid_out(data.draw(st.sampled_from(PROGRAMS)).read_text(encoding="utf-8"))
     check(data.draw(layouts(text)))
 
 
-def test_the_width_is_kept_where_brackets_allow():
-    for path in PROGRAMS:
-        for line in laid_out(path.read_text(encoding="utf-8")).split("\n"):
-            code = line.split("  #")[0]
-            assert len(code) <= WIDTH + 60 or '"' in line
+def test_only_what_no_bracket_encloses_exceeds_the_width():
+    found = laid_out("loss f(x: real):\n    y = " + " + ".join(f"term_{k}" for k in range(30)) + "\n    g(" + ", ".join(["argument"] * 40) + ")\n")
+    long = [line for line in found.split("\n") if len(line) > WIDTH]
+    assert [line.split()[0] for line in long] == ["y"]

@@ -12,7 +12,7 @@ from lossdsl.graph.nodes import Node
 from lossdsl.graph.ranges import Ranges
 
 if TYPE_CHECKING:
-    from lossdsl.check.values import Program
+    from lossdsl.checker.values import Program
 
 MAX_ROUNDS = 12
 
@@ -32,7 +32,7 @@ class Rule:
 
 def rewritten(program: Program, rules: Iterable[Rule] | None = None) -> Program:
     """The program with every rule applied until none fires."""
-    from lossdsl.check.values import Tensor  # noqa: PLC0415 - a value type of the layer above
+    from lossdsl.checker.values import Tensor  # noqa: PLC0415 - a value type of the layer above
     from lossdsl.graph.rewrite.rules import RULES  # noqa: PLC0415 - rules are made of this module
 
     rewriter = Rewriter(program.graph, program.ranges, tuple(RULES if rules is None else rules))

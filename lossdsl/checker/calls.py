@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from lossdsl.check import binders, types
-from lossdsl.check.context import MAX_CALLS, Context, merge_axes
-from lossdsl.check.values import FunctionValue, LoadedModule, Range, RecordValue, Scope, Several, Tensor, Value
+from lossdsl.checker import binders, types
+from lossdsl.checker.context import MAX_CALLS, Context, merge_axes
+from lossdsl.checker.values import FunctionValue, LoadedModule, Range, RecordValue, Scope, Several, Tensor, Value
 from lossdsl.graph.build import fresh_copy
 from lossdsl.graph.nodes import Dim
 from lossdsl.ops.elementwise import ELEMENTWISE
@@ -32,7 +32,7 @@ def builtin_names() -> tuple[str, ...]:
 
 def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -> Value:
     """Any call."""
-    from lossdsl.check.expressions import tensor, where  # noqa: PLC0415 - expressions hold calls
+    from lossdsl.checker.expressions import tensor, where  # noqa: PLC0415 - expressions hold calls
 
     ctx.tick(expr.span)
     bracket = expr.function if isinstance(expr.function, ast.Bracket) else None
@@ -107,7 +107,7 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
 
 
 def _unknown(ctx: Context, scope: Scope, head: ast.Name, known: list[str]) -> Exception:
-    from lossdsl.check.modules import building_blocks  # noqa: PLC0415 - reads the library's folder
+    from lossdsl.checker.modules import building_blocks  # noqa: PLC0415 - reads the library's folder
 
     near = suggest(head.id, known)
     home = building_blocks().get(head.id)
@@ -124,7 +124,7 @@ def _unknown(ctx: Context, scope: Scope, head: ast.Name, known: list[str]) -> Ex
 
 
 def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     if not expr.arguments or any(a.name for a in expr.arguments):
         raise ctx.stop("E040", f"{name} joins tensors given by position", expr.span)
@@ -153,7 +153,7 @@ def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
 
 
 def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     spec = SOLVERS[name]
     if len(expr.arguments) != len(spec.arguments) or any(a.name for a in expr.arguments):
@@ -178,7 +178,7 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
 
 
 def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: ast.Call) -> Tensor:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     declared = function.type
     if len(expr.arguments) != len(declared.parameters) or any(a.name for a in expr.arguments):
@@ -216,7 +216,7 @@ def call_function(
     ctx: Context, scope: Scope, found: tuple[LoadedModule, ast.Function], expr: ast.Call, entries: tuple[ast.Entry, ...]
 ) -> Value:
     """A `def` or `loss` applied to arguments: its core axes bind, the rest come along."""
-    from lossdsl.check import statements  # noqa: PLC0415 - bodies hold calls
+    from lossdsl.checker import statements  # noqa: PLC0415 - bodies hold calls
 
     module, function = found
     if any(f is function for f, _ in ctx.calls) or (scope.function is function):
@@ -267,7 +267,7 @@ def _tensors(found: Value) -> list[Tensor]:
 def _match_arguments(
     ctx: Context, scope: Scope, function: ast.Function, expr: ast.Call
 ) -> tuple[dict[str, Value], dict[str, tuple[Tensor, Span]]]:
-    from lossdsl.check.expressions import tensor, value  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor, value  # noqa: PLC0415
 
     names = [p.name for p in function.parameters]
     hypers = [p.name for p in function.hyperparameters]
@@ -459,7 +459,7 @@ def _rebase(ctx: Context, found: Value, cores: list[dict[Dim, tuple[str, int]]],
 
 
 def _hypers(ctx: Context, scope: Scope, inner: Scope, function: ast.Function, given: dict[str, tuple[Tensor, Span]], expr: ast.Call) -> None:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     for parameter in function.hyperparameters:
         if parameter.name in given:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from lossdsl.check import types
-from lossdsl.check.context import Context, merge_axes
-from lossdsl.check.values import Range, Scope, Tensor
+from lossdsl.checker import types
+from lossdsl.checker.context import Context, merge_axes
+from lossdsl.checker.values import Range, Scope, Tensor
 from lossdsl.graph.build import size_of
 from lossdsl.graph.nodes import Dim, Node
 from lossdsl.syntax import ast
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 def read(ctx: Context, scope: Scope, bracket: ast.Bracket, default: ast.Expr | None = None) -> Tensor:
     """`base[entries]`, or `base[entries] else default`."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415 - the two call each other
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - the two call each other
 
     if bracket.guard is not None:
         raise ctx.stop("E052", "a condition after `|` belongs to a binder such as sum[i | ..](..)", bracket.guard.span)
@@ -312,7 +312,7 @@ def _affine(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str]) -> tup
 
 def _bounded(ctx: Context, scope: Scope, expr: ast.Expr) -> tuple[dict[str, int], Size, Size] | None:
     """A part without wanted variables: a length, or something between two lengths."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     found = _quietly(ctx, lambda: tensor(ctx, scope, expr))
     if found is None:
@@ -342,7 +342,7 @@ def _quietly(ctx: Context, action: Callable[[], T]) -> T | None:
 
 def _reads(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str], with_else: bool = False) -> Iterator[tuple[ast.Expr, Dim, Span]]:
     """(index expression, axis read, place) of every read whose index mentions a wanted variable."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     lenient = set() if with_else else {id(e.value) for e in walk(expr) if isinstance(e, ast.Otherwise)}
     called = {id(e.function) for e in walk(expr) if isinstance(e, ast.Call)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lossdsl.check import reads, types
-from lossdsl.check.context import Context, merge_axes
-from lossdsl.check.values import Range, Scope, Tensor
+from lossdsl.checker import reads, types
+from lossdsl.checker.context import Context, merge_axes
+from lossdsl.checker.values import Range, Scope, Tensor
 from lossdsl.graph import nodes as n
 from lossdsl.graph.nodes import Dim, Node
 from lossdsl.ops.axes import ALONG, REDUCTIONS
@@ -40,7 +40,7 @@ class _Bound:
 
 def binder(ctx: Context, scope: Scope, call: ast.Call, bracket: ast.Bracket, name: str, default: ast.Expr | None) -> Tensor:
     """One binder call."""
-    from lossdsl.check.expressions import tensor, truth  # noqa: PLC0415 - expressions hold binders
+    from lossdsl.checker.expressions import tensor, truth  # noqa: PLC0415 - expressions hold binders
 
     body_expr = _body(ctx, call, name)
     axes, wanted, given = _entries(ctx, scope, bracket, name)

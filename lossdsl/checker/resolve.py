@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lossdsl.check import reads
-from lossdsl.check.binders import BINDERS
-from lossdsl.check.calls import builtin_names
-from lossdsl.check.expressions import CONSTANTS
-from lossdsl.check.modules import Library, building_blocks, module_names
-from lossdsl.check.program import elaborate
-from lossdsl.check.types import is_axis_name
-from lossdsl.check.values import LoadedModule, Program
+from lossdsl.checker import reads
+from lossdsl.checker.binders import BINDERS
+from lossdsl.checker.calls import builtin_names
+from lossdsl.checker.expressions import CONSTANTS
+from lossdsl.checker.modules import Library, building_blocks, module_names
+from lossdsl.checker.program import elaborate
+from lossdsl.checker.types import is_axis_name
+from lossdsl.checker.values import LoadedModule, Program
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Diagnostics, LossError, suggest
 from lossdsl.syntax.parser import parse_expression

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lossdsl.check import types
-from lossdsl.check.context import Context
-from lossdsl.check.values import Range, Scope, Tensor
+from lossdsl.checker import types
+from lossdsl.checker.context import Context
+from lossdsl.checker.values import Range, Scope, Tensor
 from lossdsl.graph.nodes import Dim, Leaf, Node
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Stop
@@ -95,7 +95,7 @@ def _settle(
     ctx: Context, scope: Scope, loop: ast.Repeat | ast.Scan, body: tuple[ast.Statement, ...], count: Size, until: ast.Expr | None
 ) -> tuple[list[_Carried], _Round]:
     """Find dims, kinds and domains of the carried values that one more round does not change."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415 - expressions call loops
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions call loops
 
     carried = []
     for item in loop.carried:
@@ -124,8 +124,8 @@ def _settle(
 def _one_round(
     ctx: Context, scope: Scope, loop: ast.Repeat | ast.Scan, body: tuple[ast.Statement, ...], count: Size, carried: list[_Carried], until: ast.Expr | None
 ) -> _Round:
-    from lossdsl.check import statements  # noqa: PLC0415 - statements hold loops
-    from lossdsl.check.expressions import truth  # noqa: PLC0415
+    from lossdsl.checker import statements  # noqa: PLC0415 - statements hold loops
+    from lossdsl.checker.expressions import truth  # noqa: PLC0415
 
     graph = ctx.graph
     counter = graph.leaf("iter", graph.fresh(loop.variable), (), Kind.INT, NONNEGATIVE, count)
@@ -199,8 +199,8 @@ def _wider(a: Interval, b: Interval, attempt: int) -> Interval:
 
 
 def _unroll(ctx: Context, scope: Scope, loop: ast.Repeat, count: Size) -> None:
-    from lossdsl.check import statements  # noqa: PLC0415
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker import statements  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     rounds = count.constant
     if rounds is None:

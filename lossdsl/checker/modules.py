@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
-from lossdsl.check.sound import Looked, absolute, state
-from lossdsl.check.values import LoadedModule
+from lossdsl.checker.sound import Looked, absolute, state
+from lossdsl.checker.values import LoadedModule
 from lossdsl.resources import stdlib_root
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Diagnostics, suggest

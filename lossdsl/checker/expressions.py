@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from lossdsl.check import binders, calls, reads
-from lossdsl.check.context import Context, merge_axes
-from lossdsl.check.types import is_axis_name, shape_text
-from lossdsl.check.values import FunctionValue, RecordValue, Scope, Several, Tensor, Value
+from lossdsl.checker import binders, calls, reads
+from lossdsl.checker.context import Context, merge_axes
+from lossdsl.checker.types import is_axis_name, shape_text
+from lossdsl.checker.values import FunctionValue, RecordValue, Scope, Several, Tensor, Value
 from lossdsl.graph import nodes as n
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Label, Stop, suggest

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossdsl.check.values import LoadedModule, Program, Range, Scope, Tensor, Value
+from lossdsl.checker.values import LoadedModule, Program, Range, Scope, Tensor, Value
 from lossdsl.graph import nodes as n
 from lossdsl.graph.build import Graph, size_of
 from lossdsl.graph.nodes import Dim, Node

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lossdsl.check import statements, types
-from lossdsl.check.calls import builtin_names
-from lossdsl.check.context import Context
-from lossdsl.check.values import FunctionSpec, FunctionValue, HyperSpec, InputSpec, LoadedModule, Program, RecordValue, Scope, Tensor
+from lossdsl.checker import statements, types
+from lossdsl.checker.calls import builtin_names
+from lossdsl.checker.context import Context
+from lossdsl.checker.values import FunctionSpec, FunctionValue, HyperSpec, InputSpec, LoadedModule, Program, RecordValue, Scope, Tensor
 from lossdsl.graph.build import Graph, GraphTooLarge
 from lossdsl.graph.ranges import Ranges
 from lossdsl.syntax import ast
@@ -178,7 +178,7 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
     types.declare_arithmetic(ctx, scope, declared)
     bounds = [b.limit for t in declared if isinstance(t, ast.ArrayType) for b in t.bounds]
     bounds += [b.limit for p in function.hyperparameters if isinstance(p.type, ast.ArrayType) for b in p.type.bounds]
-    from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need this module's neighbours
+    from lossdsl.checker.reads import walk  # noqa: PLC0415 - reads need this module's neighbours
 
     named = {*scope.axes, *types.named_axes(declared)}
     for limit in bounds:
@@ -189,7 +189,7 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
 
 
 def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Program) -> None:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     kind = parameter.type
     if not isinstance(kind, ast.ArrayType) or kind.axes or kind.kind not in ("real", "int", "bool", "prob", "sign"):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
-from lossdsl.check.binders import BINDERS, KEEPING
-from lossdsl.check.calls import builtin_names
-from lossdsl.check.notation import ATOM, BIG, LOOSE, Latex, Notation, Piece, Text
-from lossdsl.check.types import is_axis_name
-from lossdsl.check.values import LoadedModule, Program
+from lossdsl.checker.binders import BINDERS, KEEPING
+from lossdsl.checker.calls import builtin_names
+from lossdsl.checker.notation import ATOM, BIG, LOOSE, Latex, Notation, Piece, Text
+from lossdsl.checker.types import is_axis_name
+from lossdsl.checker.values import LoadedModule, Program
 from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.syntax import ast
 
@@ -514,7 +514,7 @@ class _Formula:
 
 def walk(expr: ast.Expr) -> Iterator[ast.Expr]:
     """An expression and all below it."""
-    from lossdsl.check.reads import walk as below
+    from lossdsl.checker.reads import walk as below
 
     yield from below(expr)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lossdsl.check.values import Program
+from lossdsl.checker.values import Program
 from lossdsl.graph.coupling import couplings
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lossdsl.check import loops, reads, types
-from lossdsl.check.context import Context
-from lossdsl.check.values import Definition, DrawSpec, LastingSpec, Range, RecordValue, Scope, Several, Tensor, Value
+from lossdsl.checker import loops, reads, types
+from lossdsl.checker.context import Context
+from lossdsl.checker.values import Definition, DrawSpec, LastingSpec, Range, RecordValue, Scope, Several, Tensor, Value
 from lossdsl.graph import nodes as n
 from lossdsl.graph.nodes import Leaf, Node
 from lossdsl.syntax import ast
@@ -116,7 +116,7 @@ def _statement(ctx: Context, scope: Scope, statement: ast.Statement) -> tuple[Te
 
 def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, ...]:
     """The values of a block; a call with several hands them all on where it stands alone."""
-    from lossdsl.check.expressions import tensor, value  # noqa: PLC0415 - expressions call bodies
+    from lossdsl.checker.expressions import tensor, value  # noqa: PLC0415 - expressions call bodies
 
     if len(statement.values) == 1:
         found = value(ctx, scope, statement.values[0])
@@ -131,7 +131,7 @@ def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, .
 
 
 def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
-    from lossdsl.check.expressions import value  # noqa: PLC0415
+    from lossdsl.checker.expressions import value  # noqa: PLC0415
 
     targets = statement.targets
     if len(targets) == 1 and len(statement.values) == 1:
@@ -195,7 +195,7 @@ def _pointed(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr) ->
 
 def pointed_value(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr, given: dict[str, Range] | None = None) -> Tensor:
     """The tensor over the variables of a left side."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     names: list[str] = []
     ranges: dict[str, Range] = {}
@@ -232,7 +232,7 @@ def pointed_value(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Exp
 
 
 def _lasting(ctx: Context, scope: Scope, statement: ast.Lasting) -> None:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     leaf, declared_text = _lasting_leaf(ctx, scope, statement, statement.role)
     initial: Node | None = None
@@ -302,7 +302,7 @@ def _check_arguments_fixed(ctx: Context, statement: ast.Lasting, arguments: tupl
 
 def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str, tuple[Node, ...]]:
     """A distribution's name and the nodes of its arguments."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     if law.name not in DISTRIBUTIONS:
         near = suggest(law.name, DISTRIBUTIONS)
@@ -333,7 +333,7 @@ def _draw(ctx: Context, scope: Scope, statement: ast.Draw) -> None:
 
 
 def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     target = statement.target
     base = target.base if isinstance(target, ast.Bracket) else target
@@ -368,7 +368,7 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
 
 
 def _indexed_update(ctx: Context, scope: Scope, target: ast.Bracket, current: Tensor, new: Tensor, statement: ast.Update) -> Node:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     if len(target.entries) != 1 or not isinstance(target.entries[0], ast.Index) or not current.axes:
         raise ctx.stop("E053", "an update at an index takes one index, for the state's first axis", target.span)
@@ -409,7 +409,7 @@ def _stand_in(ctx: Context, scope: Scope, function: ast.Function, backward: ast.
 def _declared_derivative(
     ctx: Context, scope: Scope, function: ast.Function, backward: ast.Backward, custom: _Custom, found: tuple[Tensor, ...]
 ) -> Tensor:
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
 
     if len(found) != 1:
         raise ctx.stop("E052", "a def with a declared derivative has one value", function.name_span)

@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from lossdsl.check.context import Context
-from lossdsl.check.values import Range, Scope, Tensor
+from lossdsl.checker.context import Context
+from lossdsl.checker.values import Range, Scope, Tensor
 from lossdsl.graph.build import size_of
 from lossdsl.graph.nodes import Dim, Node
 from lossdsl.syntax import ast
@@ -37,7 +37,7 @@ def is_axis_name(name: str) -> bool:
 
 def size(ctx: Context, scope: Scope, expr: ast.Expr) -> Size:
     """A length: arithmetic on axes, whole hyperparameters and whole numbers."""
-    from lossdsl.check.expressions import tensor  # noqa: PLC0415 - expressions need types
+    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions need types
 
     found = tensor(ctx, scope, expr)
     result = size_of(found.node)
@@ -149,7 +149,7 @@ def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dic
 
 def declare_arithmetic(ctx: Context, scope: Scope, types: list[ast.Type]) -> None:
     """Axis names that only stand in arithmetic, as in `real[2*N, D]` alone, are axes too; their length follows from the input's."""
-    from lossdsl.check.reads import walk  # noqa: PLC0415 - reads need types
+    from lossdsl.checker.reads import walk  # noqa: PLC0415 - reads need types
 
     for kind in types:
         if isinstance(kind, ast.ArrayType):
@@ -174,7 +174,7 @@ def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
     for bound in declared.bounds:
         if kind is Kind.BOOL:
             raise ctx.stop("E032", "truth values have no bounds", bound.span)
-        from lossdsl.check.expressions import tensor  # noqa: PLC0415 - expressions need types
+        from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions need types
 
         limit = tensor(ctx, scope, bound.limit)
         if limit.node.dims:

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from lossdsl.check.catalog import catalog
-from lossdsl.check.latex import Names, called, latex, text
-from lossdsl.check.notation import Latex, Piece, Text, split_name
-from lossdsl.check.program import elaborate
-from lossdsl.check.resolve import from_text, resolve
+from lossdsl.checker.catalog import catalog
+from lossdsl.checker.latex import Names, called, latex, text
+from lossdsl.checker.notation import Latex, Piece, Text, split_name
+from lossdsl.checker.program import elaborate
+from lossdsl.checker.resolve import from_text, resolve
 from lossdsl.syntax.diagnostics import Diagnostics
 
 

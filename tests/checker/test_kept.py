@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lossdsl import kept
-from lossdsl.check import sound
-from lossdsl.check.modules import Library
+from lossdsl.checker import sound
+from lossdsl.checker.modules import Library
 from lossdsl.cli import main
 from lossdsl.resources import grammar_text
 from lossdsl.syntax import tables, trees

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lossdsl.check.modules import PRELUDE
+from lossdsl.checker.modules import PRELUDE
 from lossdsl.resources import stdlib_root
 from lossdsl.syntax.diagnostics import Diagnostics
 from lossdsl.syntax.parser import parse

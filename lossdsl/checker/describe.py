@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossdsl.check.values import Program, Tensor
+from lossdsl.checker.values import Program, Tensor
 from lossdsl.graph.coupling import couplings
 from lossdsl.graph.nodes import Leaf, Node
 from lossdsl.types.domains import ANY, Kind
