@@ -7,7 +7,7 @@ products (`contract`), reads become slices, windows or gathers (`access`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lossdsl.backends import access, contract
@@ -44,7 +44,7 @@ class UnknownSize(Exception):  # noqa: N818 - becomes a diagnostic in the loader
 class Lowering:
     """State of lowering one program."""
 
-    def __init__(self, program: Program, sizes: dict[str, int]):
+    def __init__(self, program: Program, sizes: Mapping[str, int | HyperRef]):
         self.program = program
         self.graph = program.graph
         self.ranges: Ranges = program.ranges
@@ -373,9 +373,11 @@ class Lowering:
     def _normalized(self, node: n.Apply) -> Placed | None:
         """x / max(norm(x), eps) in one call; eps is large enough that squares below it do not matter."""
         top, below = node.args
-        if not (isinstance(below, n.Apply) and below.op == "max" and isinstance(below.args[0], n.Reduce)):
+        if not (isinstance(below, n.Apply) and below.op == "max" and len(below.args) == 2):
             return None
         norm, eps = below.args
+        if not isinstance(norm, n.Reduce):
+            return None
         if norm.op != "norm" or not isinstance(eps, n.Const | n.Hyper) or eps.value is None or not eps.value >= 1e-15:
             return None
         place = self.graph.same_up_to_bound(norm.body, norm.bound, top)
@@ -740,7 +742,7 @@ def _tensor_first(first: Placed, a: Arg, b: Arg) -> tuple[Arg, Arg]:
     return (b, a) if first.scalar else (a, b)
 
 
-def lower(program: Program, sizes: dict[str, int]) -> Code:
+def lower(program: Program, sizes: Mapping[str, int | HyperRef]) -> Code:
     """The linear code of a checked program whose hyperparameters have values."""
     state = Lowering(program, sizes)
     leaves: list[Leaf] = [i.leaf for i in program.inputs]

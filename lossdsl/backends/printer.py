@@ -269,7 +269,7 @@ class Printer:
 
 
 def _number(value: float) -> Text:
-    if isinstance(value, float) and not math.isfinite(value):
+    if not math.isfinite(value):
         return (f'float("{value}")', _POSTFIX)
     return (repr(value), _UNARY if value < 0 or repr(value).startswith("-") else _POSTFIX)
 

@@ -135,7 +135,7 @@ class _Writer:
         *holder, last = self._path(spec)
         owner = ".".join(["self", *holder])
         whole = {Kind.INT: "torch.int64", Kind.BOOL: "torch.bool"}.get(spec.leaf.kind, "torch.get_default_dtype()")
-        sizes = dict(self.sizes) | {name: HyperRef(name, 1) for name in self._constructor_lengths()}  # type: ignore[dict-item]
+        sizes = dict(self.sizes) | {name: HyperRef(name, 1) for name in self._constructor_lengths()}
         if spec.distribution is not None:
             printer.helpers.add("sampled")
             numbers = [float(x) for x in (program.graph.static(a) for a in spec.arguments) if x is not None]
@@ -183,8 +183,8 @@ class _Writer:
             body.append("if self.training:")
             body.append("    with torch.no_grad():")
             for name, new in zip(self.code.updates, results[count:], strict=True):
-                spec = next(s for s in program.lasting if s.name == name)
-                body.append(f"        self.{'.'.join(self._path(spec))}.copy_({new})")
+                kept = next(s for s in program.lasting if s.name == name)
+                body.append(f"        self.{'.'.join(self._path(kept))}.copy_({new})")
         body.append(f"return {', '.join(results[:count])}")
         tail = [f"{self.parameters[d]}: Any = None" for d in self.draws]
         if self.draws:

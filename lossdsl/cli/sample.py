@@ -80,8 +80,9 @@ def examples(loss: CompiledLoss, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     found = tensors(program, lengths, generator)
     hypers = {h.name: int(h.value) for h in program.hypers if h.kind is Kind.INT and h.value is not None}
-    for spec in (*program.lasting, *program.draws):
-        found[spec.name] = _tensor(spec.leaf, {**lengths, **hypers}, generator)
+    leaves = [s.leaf for s in program.lasting] + [d.leaf for d in program.draws]
+    for leaf in leaves:
+        found[leaf.name] = _tensor(leaf, {**lengths, **hypers}, generator)
     return found
 
 

@@ -191,10 +191,12 @@ class Ranges:
         if node.guard is not None or len(node.bound) != 1:
             return False
         (bound,) = node.bound
-        body: Node = node.body
+        inner = node.body
         read: dict[n.Dim, Node] = {bound: self.graph.iota(bound)}
-        if isinstance(body, n.At) and body.default is None:
-            body, read = body.body, {**read, **dict(body.mapping)}
+        body: Node = inner
+        if isinstance(inner, n.At) and inner.default is None:
+            body = inner.body
+            read.update(inner.mapping)
         if isinstance(body, n.Along) and body.op == "softmax" and len(body.along) == 1:
             last = body.along[0]
         elif isinstance(body, n.Leaf) and body.shape == "prob":

@@ -67,7 +67,7 @@ class DeclaredGradient(torch.autograd.Function):
             return forward_body(*inputs, *forward_captures)  # type: ignore[no-any-return]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         inputs = ctx.saved_tensors

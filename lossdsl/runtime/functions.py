@@ -143,8 +143,10 @@ def argmin(x: Tensor, dim: int) -> Tensor:
 def norm(x: Tensor, dim: Any) -> Tensor:
     """Euclidean norm along dim; derivative 0 at the zero vector. Single precision is squared in double, so nothing under- or overflows."""
     if x.dtype is torch.float32:
-        return torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64).to(x.dtype)
-    return torch.linalg.vector_norm(x, dim=dim)
+        wide: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+        return wide.to(x.dtype)
+    plain: Tensor = torch.linalg.vector_norm(x, dim=dim)
+    return plain
 
 
 def never_empty(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -118,7 +118,7 @@ class CompiledLoss(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CompiledLoss:
         before = {name: self._get(name).dtype for name in self._lasting}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
             current = self._get(name)
             if current.dtype != old:
@@ -150,7 +150,7 @@ class CompiledLoss(nn.Module):
 
     # ---- calling ----
 
-    def forward(self, *args: Any, generator: torch.Generator | None = None, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, generator: torch.Generator | None = None, **kwargs: Any) -> Any:
         """The value. Tensors by name (or position); a record is a mapping or an object with its fields.
 
         generator: for the program's draws that are not handed in. Raises LossInputError naming the argument at fault.
@@ -158,7 +158,7 @@ class CompiledLoss(nn.Module):
         if self._one_sample:
             extra = self._binder.further_axes(args, kwargs)
             if extra:
-                return self._lifted(extra)(*args, **kwargs)  # type: ignore[no-any-return]
+                return self._lifted(extra)(*args, **kwargs)
         bound = self._binder.bind(args, kwargs, self.check_values)
         if self._lasting:
             if self._follows_inputs:
@@ -177,7 +177,7 @@ class CompiledLoss(nn.Module):
         if self.training:
             for name, new in zip(self._code.updates, results[count:], strict=True):
                 self._update(name, new)
-        return results[0] if count == 1 else tuple(results[:count])  # type: ignore[no-any-return]
+        return results[0] if count == 1 else tuple(results[:count])
 
     def _lifted(self, extra: tuple[tuple[str, int], ...]) -> CompiledLoss:
         """This loss on inputs with further leading axes."""

@@ -161,7 +161,7 @@ def _joined(source: Source, pieces: list[ast.Module], broken: set[str]) -> ast.M
     return ast.Module(source, doc, uses, records, functions, frozenset(broken), span=Span(source, 0, len(source.text)))
 
 
-def _try(source: Source, piece: Part, start: str) -> Tree[Token] | None:
+def _try(source: Source, piece: Part, start: str) -> Any:
     try:
         return _parsed(source, piece, start)
     except (UnexpectedInput, DedentError, AssertionError, _TooDeep):
@@ -176,7 +176,7 @@ def _parsed(source: Source, piece: Part, start: str) -> Tree[Token]:
     """Lark's tree of a part, its positions counted from the part's beginning."""
     text = source.text[piece.start : piece.end]
     tree = _lark(start).parse(text if start == "expr" else text + "\n")
-    if isinstance(tree, Tree) and _depth(tree) > MAX_DEPTH:
+    if _depth(tree) > MAX_DEPTH:
         raise _TooDeep
     return tree
 
@@ -198,7 +198,7 @@ def _finding(source: Source, piece: Part, start: str) -> mistakes.Finding:
 
 
 def _stop(source: Source, piece: Part, error: UnexpectedInput) -> mistakes.Stop:
-    kind, at = "character", error.pos_in_stream or 0
+    kind, at = "character", error.pos_in_stream
     if isinstance(error, UnexpectedToken):
         kind = error.token.type
         at = error.token.start_pos if error.token.start_pos is not None else len(source.text)
@@ -236,7 +236,7 @@ class _Builder:
         """The same for a part of the text that begins there."""
         return _Builder(self.source, self.diagnostics, offset)
 
-    def span(self, tree: Tree[Token] | Token) -> Span:
+    def span(self, tree: Any) -> Span:
         if isinstance(tree, Token):
             return Span(self.source, (tree.start_pos or 0) + self.offset, (tree.end_pos or 0) + self.offset)
         meta = tree.meta
@@ -244,7 +244,7 @@ class _Builder:
             return Span(self.source, self.offset, self.offset)
         return Span(self.source, meta.start_pos + self.offset, meta.end_pos + self.offset)
 
-    def module(self, tree: Tree[Token]) -> ast.Module:
+    def module(self, tree: Any) -> ast.Module:
         doc, *items = tree.children
         uses, records, functions = [], [], []
         for item in items:
@@ -259,12 +259,12 @@ class _Builder:
             self.source, _docstring(doc), tuple(uses), tuple(records), tuple(functions), span=self.span(tree)
         )
 
-    def use(self, tree: Tree[Token]) -> ast.Use:
+    def use(self, tree: Any) -> ast.Use:
         path, *used = tree.children
         names = tuple(ast.Used(str(u.children[0]), _text(u.children[1]), span=self.span(u)) for u in used)
         return ast.Use(tuple(str(p) for p in path.children), names, span=self.span(tree))
 
-    def record(self, tree: Tree[Token]) -> ast.Record:
+    def record(self, tree: Any) -> ast.Record:
         name, axes, *fields = tree.children
         return ast.Record(
             str(name),
@@ -273,7 +273,7 @@ class _Builder:
             span=self.span(name),
         )
 
-    def function(self, tree: Tree[Token]) -> ast.Function:
+    def function(self, tree: Any) -> ast.Function:
         kind, name, parameters, result, block = tree.children
         ordinary: list[ast.Parameter] = []
         hyper: list[ast.Parameter] = []
@@ -297,13 +297,13 @@ class _Builder:
             name_span=self.span(name),
         )
 
-    def parameter(self, tree: Tree[Token]) -> ast.Parameter:
+    def parameter(self, tree: Any) -> ast.Parameter:
         name, kind, default = tree.children
         return ast.Parameter(
             str(name), self.type(kind), None if default is None else self.expr(default), span=self.span(name)
         )
 
-    def type(self, tree: Tree[Token]) -> ast.Type:
+    def type(self, tree: Any) -> ast.Type:
         if tree.data == "function_type":
             *parameters, result = tree.children
             return ast.FunctionType(
@@ -329,10 +329,10 @@ class _Builder:
                 )
         return ast.ArrayType(str(kind), self.axes(axes), bounds, interval, span=self.span(tree))
 
-    def axes(self, tree: Tree[Token] | None) -> tuple[ast.Axis, ...]:
+    def axes(self, tree: Any) -> tuple[ast.Axis, ...]:
         return () if tree is None else tuple(self.axis(a) for a in tree.children)
 
-    def axis(self, tree: Tree[Token]) -> ast.Axis:
+    def axis(self, tree: Any) -> ast.Axis:
         first, *rest = tree.children
         match tree.data:
             case "named_axis":
@@ -347,13 +347,13 @@ class _Builder:
 
     # -- statements --
 
-    def statements(self, trees: list[Tree[Token]]) -> tuple[ast.Statement, ...]:
+    def statements(self, trees: list[Any]) -> tuple[ast.Statement, ...]:
         return tuple(self.statement(t) for t in trees)
 
-    def block(self, tree: Tree[Token]) -> tuple[ast.Statement, ...]:
+    def block(self, tree: Any) -> tuple[ast.Statement, ...]:
         return self.statements([c for c in tree.children if c is not None and c.data != "docstring"])
 
-    def statement(self, tree: Tree[Token]) -> ast.Statement:
+    def statement(self, tree: Any) -> ast.Statement:
         span = self.span(tree)
         children: list[Any] = tree.children
         match tree.data:
@@ -396,7 +396,7 @@ class _Builder:
             case _:
                 return ast.Ensures(_merge_lists([self.phrase(p) for p in children]), span=span)
 
-    def backward_item(self, tree: Tree[Token]) -> ast.Derivative | ast.Definition:
+    def backward_item(self, tree: Any) -> ast.Derivative | ast.Definition:
         left, right = tree.children
         if tree.data == "step":
             return ast.Definition(self.exprs(left), self.exprs(right), span=self.covering([left, right]))
@@ -409,10 +409,10 @@ class _Builder:
         name, arguments = parts
         return ast.Distribution(str(name), self.arguments(arguments), span=self.span(name))
 
-    def carried(self, tree: Tree[Token]) -> tuple[ast.Initial, ...]:
+    def carried(self, tree: Any) -> tuple[ast.Initial, ...]:
         return tuple(ast.Initial(str(c.children[0]), self.expr(c.children[1]), span=self.span(c)) for c in tree.children)
 
-    def phrase(self, tree: Tree[Token]) -> ast.Phrase:
+    def phrase(self, tree: Any) -> ast.Phrase:
         words = []
         for word in tree.children:
             match word.data:
@@ -428,10 +428,10 @@ class _Builder:
 
     # -- expressions --
 
-    def exprs(self, tree: Tree[Token]) -> tuple[ast.Expr, ...]:
+    def exprs(self, tree: Any) -> tuple[ast.Expr, ...]:
         return tuple(self.expr(e) for e in tree.children)
 
-    def expr(self, tree: Tree[Token]) -> ast.Expr:
+    def expr(self, tree: Any) -> ast.Expr:
         span = self.span(tree)
         children: list[Any] = tree.children
         match tree.data:
@@ -467,7 +467,7 @@ class _Builder:
             case _:
                 return ast.Call(self.expr(children[0]), self.arguments(children[1]), span=span)
 
-    def entry(self, tree: Tree[Token]) -> ast.Entry:
+    def entry(self, tree: Any) -> ast.Entry:
         span = self.span(tree)
         children: list[Any] = tree.children
         match tree.data:
@@ -479,7 +479,7 @@ class _Builder:
             case _:
                 return ast.Index(self.expr(children[0]), span=span)
 
-    def arguments(self, tree: Tree[Token] | None) -> tuple[ast.Argument, ...]:
+    def arguments(self, tree: Any) -> tuple[ast.Argument, ...]:
         if tree is None:
             return ()
         found = []
@@ -498,7 +498,7 @@ def _text(token: Token | None) -> str | None:
     return None if token is None else str(token)
 
 
-def _docstring(tree: Tree[Token] | None) -> str | None:
+def _docstring(tree: Any) -> str | None:
     if tree is None:
         return None
     text = str(tree.children[0])
