@@ -171,7 +171,8 @@ class _Formatter:
                 self.blank()
             self.rows_above(0, first=k == 0)
             self.emit(self.use(use), 0)
-        for item in sorted([*module.records, *module.functions], key=lambda d: d.span.start):
+        items: list[ast.Record | ast.Function] = [*module.records, *module.functions]
+        for item in sorted(items, key=lambda d: d.span.start):
             self.move_to(item.span.start, 1 if isinstance(item, ast.Record) else 0)
             self.blank()
             before = len(self.lines)

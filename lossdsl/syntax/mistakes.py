@@ -312,7 +312,7 @@ def _listing(words: Iterable[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-_GROUPS = (
+_GROUPS: tuple[tuple[set[str], set[str], str], ...] = (
     ({"FN", "NAME"}, set(), "a type"),
     ({"USE", "RECORD", "DEF", "LOSS"}, set(), "a declaration"),
     ({"ENSURES", "REPEAT", "NAME"}, {"ENSURES", "REPEAT", "SCAN", "STATE", "PARAM", "DRAW", "BACKWARD", "NAME", "NUMBER", "LPAR", "MINUS", "NOT"}, "a statement"),

@@ -198,7 +198,7 @@ def _finding(source: Source, piece: Part, start: str) -> mistakes.Finding:
 
 
 def _stop(source: Source, piece: Part, error: UnexpectedInput) -> mistakes.Stop:
-    kind, at = "character", error.pos_in_stream
+    kind, at = "character", error.pos_in_stream or 0  # type: ignore[redundant-expr]  # lark leaves it empty at the end
     if isinstance(error, UnexpectedToken):
         kind = error.token.type
         at = error.token.start_pos if error.token.start_pos is not None else len(source.text)
