@@ -68,9 +68,7 @@ def make_pairs(model: LanguageModel, vocabulary: Vocabulary, texts: Sequence[Wor
                 where = torch.zeros(int(here.sum()), t, dtype=torch.bool)
                 where[:, -1] = True
                 scores = model(tokens[here, :t], where)
-                scores[
-                    :, :3
-                ] = -math.inf  # as in the real answers: no padding, no start mark, no unknown word
+                scores[:, :3] = -math.inf  # as in the real answers: no padding, no start mark, no unknown word
                 tokens[here, t] = torch.multinomial(scores.softmax(-1), 1)[:, 0]
         rejected[rows] = tokens
     return Pairs(chosen, rejected, answer)
@@ -179,9 +177,7 @@ def plot(histories: dict[str, list[Moment]]) -> Figure:
     axes[0].axhline(0, color="grey", lw=0.8)
     axes[0].legend(fontsize=8)
     titles = ("log-probability of the chosen answers", "preference margin", "real answer likelier")
-    for axis, title, unit in zip(
-        axes, titles, ("nats since the start", "nats", "% of held-out pairs"), strict=True
-    ):
+    for axis, title, unit in zip(axes, titles, ("nats since the start", "nats", "% of held-out pairs"), strict=True):
         axis.set(title=title, xlabel="step", ylabel=unit)
     return figure
 
@@ -189,9 +185,7 @@ def plot(histories: dict[str, list[Moment]]) -> Figure:
 def main() -> None:
     """Pretrain, make pairs, train with each objective, report."""
     flags = parser(__doc__.splitlines()[0])
-    flags.add_argument(
-        "--beta", type=float, default=0.1, help="weight of the imitation term (default: %(default)s)"
-    )
+    flags.add_argument("--beta", type=float, default=0.1, help="weight of the imitation term (default: %(default)s)")
     args = flags.parse_args()
     options = start(args)
     steps, pairs, held, updates = (60, 256, 100, 8) if options.quick else (500, 2000, 300, 80)
