@@ -28,7 +28,9 @@ def operations() -> str:
         names = ["x", "y", "z"][: op.arity]
         written = SYMBOLS.get(op.name, f"{op.name}({', '.join(names)})")
         needs = ", ".join(f"{n} {d}" for n, d in zip(names, op.domain, strict=False) if d is not None)
-        lines.append(f"| `{written}` | {_cell(op.doc)} | {_cell(needs) or 'any'} | {'yes' if op.derivative else 'no'} |")
+        lines.append(
+            f"| `{written}` | {_cell(op.doc)} | {_cell(needs) or 'any'} | {'yes' if op.derivative else 'no'} |"
+        )
     lines += ["", "## Over axes", "", "| written | is | over nothing | gradient |", "| --- | --- | --- | --- |"]
     for op in REDUCTIONS.values():
         empty = "needs `else`" if op.empty is None else f"`{op.empty}`"

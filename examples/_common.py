@@ -30,9 +30,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     flags.add_argument("--quick", action="store_true", help="a few seconds' version, to see that it runs")
-    flags.add_argument(
-        "--out", type=Path, default=HERE / "out", help="folder for the plot (default: examples/out)"
-    )
+    flags.add_argument("--out", type=Path, default=HERE / "out", help="folder for the plot (default: examples/out)")
     return flags
 
 

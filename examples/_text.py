@@ -26,9 +26,7 @@ PAD, UNKNOWN, BEGIN = "<pad>", "<unk>", "<s>"
 
 
 def _docstrings(root: Path) -> Iterator[str]:
-    files = [
-        path for path in sorted(root.rglob("*.py")) if not set(path.relative_to(root).parts) & set(SKIPPED)
-    ]
+    files = [path for path in sorted(root.rglob("*.py")) if not set(path.relative_to(root).parts) & set(SKIPPED)]
     for path in tqdm(files, desc=f"reading {root.name}", leave=False):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -64,11 +62,7 @@ def sentences(sources: Sequence[str] = SOURCES) -> list[Words]:
             for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split())):
                 words = tuple(WORD.findall(sentence.lower()))
                 prose = sentence[:1].isupper() and sentence.endswith(".")
-                if (
-                    prose
-                    and SHORTEST <= len(words) <= LONGEST
-                    and sum(map(str.isalpha, words)) > 0.8 * len(words)
-                ):
+                if prose and SHORTEST <= len(words) <= LONGEST and sum(map(str.isalpha, words)) > 0.8 * len(words):
                     found[words] = None
     return list(found)
 

@@ -149,25 +149,17 @@ def main() -> None:
 
     final = {task: {name: runs[:, -1] for name, runs in by.items()} for task, by in results.items()}
     rows = [[task, *(mean_and_error(by[name]) for name in LOSSES)] for task, by in final.items()]
-    table(
-        f"accuracy in % on held-out data, mean ± standard error over {seeds} splits", ["task", *LOSSES], rows
-    )
+    table(f"accuracy in % on held-out data, mean ± standard error over {seeds} splits", ["task", *LOSSES], rows)
     others = LOSSES[1:]
-    rows = [
-        [task, *(mean_and_error(by["ensloss"] - by[name]) for name in others)] for task, by in final.items()
-    ]
+    rows = [[task, *(mean_and_error(by["ensloss"] - by[name]) for name in others)] for task, by in final.items()]
     table("what EnsLoss gains on the same splits", ["task", *(f"over {name}" for name in others)], rows)
 
     gain = {name: [by["ensloss"].mean() - by[name].mean() for by in final.values()] for name in others}
     clean, noisy = slice(0, None, 2), slice(1, None, 2)
     expectations(
         {
-            "with true labels all four are within a point": max(
-                abs(g) for v in gain.values() for g in v[clean]
-            )
-            < 1,
-            "with flipped labels EnsLoss overfits less than the logistic loss": min(gain["logistic"][noisy])
-            > 0,
+            "with true labels all four are within a point": max(abs(g) for v in gain.values() for g in v[clean]) < 1,
+            "with flipped labels EnsLoss overfits less than the logistic loss": min(gain["logistic"][noisy]) > 0,
             "and less than the exponential loss": min(gain["exponential"][noisy]) > 0,
             "the hinge loss, whose slope is bounded too, is within two points": (
                 max(map(abs, gain["hinge"][noisy])) < 2

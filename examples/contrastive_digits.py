@@ -46,9 +46,7 @@ class Digits:
         """A random half for training, the other half held out, classes in equal shares."""
         pixels, labels = load_digits(return_X_y=True)
         images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-        parts = train_test_split(
-            images, torch.tensor(labels), test_size=0.5, stratify=labels, random_state=seed
-        )
+        parts = train_test_split(images, torch.tensor(labels), test_size=0.5, stratify=labels, random_state=seed)
         train, test, train_labels, test_labels = parts
         return cls(train, train_labels, test, test_labels)
 
@@ -82,9 +80,7 @@ def view(images: Tensor) -> Tensor:
     shift = (2 * torch.rand(n, 2) - 1) * 2 / 8
     cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale
     affine = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(n, 2, 3)
-    moved = F.grid_sample(
-        images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False
-    )
+    moved = F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)
     return moved + 0.1 * torch.randn(images.shape)
 
 
@@ -97,9 +93,7 @@ def objectives() -> dict[str, Objective]:
     }
 
 
-def fit(
-    objective: Objective, digits: Digits, epochs: int, label: str, batch: int = 256
-) -> tuple[Encoder, list[float]]:
+def fit(objective: Objective, digits: Digits, epochs: int, label: str, batch: int = 256) -> tuple[Encoder, list[float]]:
     """Train an encoder; returns it and the mean loss of each epoch."""
     encoder = Encoder()
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=1e-4)
@@ -182,8 +176,7 @@ def main() -> None:
     runs = [run(options.seed + k, epochs) for k in tqdm(range(seeds), desc="splits")]
     results = {name: np.array([accuracies[name] for accuracies, _ in runs]) for name in runs[0][0]}
     rows = [
-        [name, *(mean_and_error(values[:, k], 1) for k in range(len(SETTINGS)))]
-        for name, values in results.items()
+        [name, *(mean_and_error(values[:, k], 1) for k in range(len(SETTINGS)))] for name, values in results.items()
     ]
     table(
         f"k-NN accuracy in % on held-out digits, mean ± standard error over {seeds} splits",
@@ -197,9 +190,7 @@ def main() -> None:
         {
             "without any label, InfoNCE beats raw pixels where labels are few": nce[1] > raw[1],
             "and where held-out images are shifted": nce[2] > raw[2],
-            "SupCon, which sees the labels, does best in every setting": bool(
-                (sup >= np.maximum(raw, nce)).all()
-            ),
+            "SupCon, which sees the labels, does best in every setting": bool((sup >= np.maximum(raw, nce)).all()),
             "with all labels raw pixels are hard to beat: InfoNCE is within two points": nce[0] > raw[0] - 2,
         },
         options,

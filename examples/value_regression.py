@@ -107,9 +107,7 @@ def methods() -> dict[str, Method]:
         return y.clamp(-REACH, REACH)
 
     return {
-        "squared error": Method(
-            1, lambda out, y: squared(prediction=out[:, 0], target=y), lambda out: out[:, 0]
-        ),
+        "squared error": Method(1, lambda out, y: squared(prediction=out[:, 0], target=y), lambda out: out[:, 0]),
         "squared error, clipped": Method(
             1,
             lambda out, y: squared(prediction=out[:, 0], target=clip(y)),
@@ -199,19 +197,13 @@ def main() -> None:
         rows,
     )
 
-    error_of = {
-        task: {name: float(values.mean()) for name, values in by.items()} for task, by in final.items()
-    }
+    error_of = {task: {name: float(values.mean()) for name, values in by.items()} for task, by in final.items()}
     plain, clipped, gauss = heads
     noisy = [by for task, by in error_of.items() if task.endswith("noisy")]
     expectations(
         {
-            "with noisy values HL-Gauss is the best": all(
-                by[gauss] < min(by[plain], by[clipped]) for by in noisy
-            ),
-            "clipping alone already helps the squared error there": all(
-                by[clipped] < by[plain] for by in noisy
-            ),
+            "with noisy values HL-Gauss is the best": all(by[gauss] < min(by[plain], by[clipped]) for by in noisy),
+            "clipping alone already helps the squared error there": all(by[clipped] < by[plain] for by in noisy),
             "with true values of the digits HL-Gauss is better too": (
                 error_of["number shown"][gauss] < error_of["number shown"][plain]
             ),

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from lossdsl.runtime.module import CompiledLoss
 
 __version__ = "0.1.0"
-__all__ = ["CompiledLoss", "Diagnostic", "LossError", "LossInputError", "available", "check", "compile", "format", "load", "verify"]
+__all__ = [
+    "CompiledLoss",
+    "Diagnostic",
+    "LossError",
+    "LossInputError",
+    "available",
+    "check",
+    "compile",
+    "format",
+    "load",
+    "verify",
+]
 
 
 def load(target: str | Path, /, **options: float | int) -> CompiledLoss:
@@ -25,8 +36,8 @@ def load(target: str | Path, /, **options: float | int) -> CompiledLoss:
     ("my.loss:name"). options: hyperparameters (`beta=0.1`) and lengths that no input tells (`M=50_000`).
     Raises LossError with diagnostics.
     """
-    from lossdsl.checker.resolve import resolve  # noqa: PLC0415 - keeps `import lossdsl` light
-    from lossdsl.runtime.build import compiled  # noqa: PLC0415
+    from lossdsl.checker.resolve import resolve
+    from lossdsl.runtime.build import compiled
 
     return compiled(resolve(target), options)
 
@@ -36,17 +47,17 @@ def compile(source: str, /, name: str | None = None, **options: float | int) -> 
 
     name: which loss of a program (its first one by default). options: as for `load`. Raises LossError with diagnostics.
     """
-    from lossdsl.checker.resolve import from_text  # noqa: PLC0415
-    from lossdsl.runtime.build import compiled  # noqa: PLC0415
+    from lossdsl.checker.resolve import from_text
+    from lossdsl.runtime.build import compiled
 
     return compiled(from_text(source, name), options)
 
 
 def check(source: str | Path) -> list[Diagnostic]:
     """The diagnostics of a program: a path (a Path, or text ending in .loss) or source text. Imports no torch."""
-    from lossdsl.checker.modules import Library  # noqa: PLC0415
-    from lossdsl.checker.program import check_module  # noqa: PLC0415
-    from lossdsl.syntax.diagnostics import Diagnostics  # noqa: PLC0415
+    from lossdsl.checker.modules import Library
+    from lossdsl.checker.program import check_module
+    from lossdsl.syntax.diagnostics import Diagnostics
 
     diagnostics = Diagnostics()
     library = Library(diagnostics)
@@ -57,14 +68,11 @@ def check(source: str | Path) -> list[Diagnostic]:
     return diagnostics.found
 
 
-
-
-
 def format(source: str, /) -> str:  # noqa: A001 - the word of the field
     """A program in canonical layout. Raises LossError where it does not parse."""
-    from lossdsl.syntax.diagnostics import Diagnostics  # noqa: PLC0415
-    from lossdsl.syntax.format import format_source  # noqa: PLC0415
-    from lossdsl.syntax.source import Source  # noqa: PLC0415
+    from lossdsl.syntax.diagnostics import Diagnostics
+    from lossdsl.syntax.format import format_source
+    from lossdsl.syntax.source import Source
 
     diagnostics = Diagnostics()
     text = format_source(Source("<text>", source), diagnostics)
@@ -76,7 +84,7 @@ def format(source: str, /) -> str:  # noqa: A001 - the word of the field
 
 def available(tag: str | None = None) -> list[str]:
     """Names that `load` knows: papers and building blocks, all or those with a tag."""
-    from lossdsl.checker.catalog import catalog  # noqa: PLC0415
+    from lossdsl.checker.catalog import catalog
 
     return [entry.name for entry in catalog() if tag is None or tag in entry.tags]
 
@@ -88,11 +96,11 @@ def verify(*_: Any, **__: Any) -> Any:
 
 def __getattr__(name: str) -> Any:
     if name == "CompiledLoss":
-        from lossdsl.runtime.module import CompiledLoss  # noqa: PLC0415
+        from lossdsl.runtime.module import CompiledLoss
 
         return CompiledLoss
     if name == "LossInputError":
-        from lossdsl.runtime.inputs import LossInputError  # noqa: PLC0415
+        from lossdsl.runtime.inputs import LossInputError
 
         return LossInputError
     raise AttributeError(f"module 'lossdsl' has no attribute {name!r}")

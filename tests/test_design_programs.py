@@ -138,7 +138,10 @@ def test_supcon_with_an_anchor_without_positives() -> None:
 
 
 def test_cross_entropy_lifts_over_any_axes() -> None:
-    text = TOKENS + "\nloss pixels(logits: real[N, H, W, C], labels: int[N, H, W] < C):\n    mean[N, H, W](cross_entropy(logits, labels))\n"
+    text = (
+        TOKENS
+        + "\nloss pixels(logits: real[N, H, W, C], labels: int[N, H, W] < C):\n    mean[N, H, W](cross_entropy(logits, labels))\n"
+    )
     logits = normal(2, 3, 4, 5).requires_grad_()
     labels = torch.randint(0, 5, (2, 3, 4), generator=torch.Generator().manual_seed(0))
     expected = F.cross_entropy(logits.flatten(0, 2), labels.flatten())
@@ -147,7 +150,10 @@ def test_cross_entropy_lifts_over_any_axes() -> None:
 
 def test_sft_tokens_over_kept_tokens_and_over_none() -> None:
     loss = lossdsl.compile(TOKENS, "sft_tokens")
-    logits, tokens = normal(2, 5, 7).requires_grad_(), torch.randint(0, 7, (2, 5), generator=torch.Generator().manual_seed(1))
+    logits, tokens = (
+        normal(2, 5, 7).requires_grad_(),
+        torch.randint(0, 7, (2, 5), generator=torch.Generator().manual_seed(1)),
+    )
     mask = torch.tensor([[1, 1, 0, 0, 1], [0, 1, 1, 0, 0]])
     nll = -logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
     compare(loss(logits=logits, tokens=tokens, mask=mask), (nll * mask).sum() / mask.sum(), [logits])

@@ -56,9 +56,7 @@ def test_example_runs_and_reports(example, tmp_path):
 
 @pytest.mark.slow
 def test_the_seed_decides_the_result(tmp_path):
-    first, again, other = (
-        run("value_regression", "--out", str(tmp_path), "--seed", seed).stdout for seed in "112"
-    )
+    first, again, other = (run("value_regression", "--out", str(tmp_path), "--seed", seed).stdout for seed in "112")
     assert first == again
     assert first != other
 

@@ -62,7 +62,9 @@ def affine(node: Node) -> Affine | None:
             if factor is not None and factor.constant is not None:
                 inner = affine(other)
                 if inner is not None:
-                    return Affine({d: c * factor.constant for d, c in inner.parts.items()}, inner.shift * factor.constant)
+                    return Affine(
+                        {d: c * factor.constant for d, c in inner.parts.items()}, inner.shift * factor.constant
+                    )
     return None
 
 
@@ -105,11 +107,17 @@ def _view(low: Lowering, body: Placed, dim: Dim, form: Affine, index: Node) -> P
     axis = low.axis(body, dim)
     place = body.dims.index(dim)
     if not form.parts:
-        return Placed(low.emit(".select", body.arg, axis, low.length(form.shift)), (*body.dims[:place], *body.dims[place + 1 :]))
+        return Placed(
+            low.emit(".select", body.arg, axis, low.length(form.shift)), (*body.dims[:place], *body.dims[place + 1 :])
+        )
     if len(form.parts) == 1:
         ((new, step),) = form.parts.items()
         if new in body.dims:
-            return _diagonal(low, body, dim, new) if step == 1 and form.shift == Size(()) and new.size == dim.size else None
+            return (
+                _diagonal(low, body, dim, new)
+                if step == 1 and form.shift == Size(()) and new.size == dim.size
+                else None
+            )
         sliced = _slice(low, body.arg, place, dim, new, step, form.shift)
         return None if sliced is None else Placed(sliced, (*body.dims[:place], new, *body.dims[place + 1 :]))
     if len(form.parts) == 2 and not any(d in body.dims for d in form.parts):
@@ -141,9 +149,7 @@ def _diagonal(low: Lowering, body: Placed, dim: Dim, other: Dim) -> Placed:
 def _window(low: Lowering, body: Placed, dim: Dim, form: Affine) -> Placed | None:
     """x[s*h + a + c] as `unfold`: windows of the second variable at strides of the first."""
     (first, step), (second, inner) = form.parts.items()
-    if step == 1 and inner != 1:
-        (first, step), (second, inner) = (second, inner), (first, step)
-    elif inner == 1 and step == 1 and _size_order(second.size) > _size_order(first.size):
+    if (step == 1 and inner != 1) or (inner == 1 and step == 1 and _size_order(second.size) > _size_order(first.size)):
         (first, step), (second, inner) = (second, inner), (first, step)
     if inner != 1 or step < 1:
         return None

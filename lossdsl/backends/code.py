@@ -159,6 +159,7 @@ def captured(block: Block, results: Arg, own: tuple[Reg, ...]) -> list[Reg]:
 
 
 def outputs(instruction: Instruction) -> tuple[Reg, ...]:
+    """Registers that an instruction defines."""
     return instruction.outs if isinstance(instruction, LoopCall) else (instruction.out,)
 
 

@@ -28,7 +28,7 @@ def _divided(low: Lowering, node: n.Reduce, total: Placed) -> Placed:
     count: Arg = 1
     for dim in node.bound:
         length = low.length(dim.size)
-        count = length if count == 1 else low._scalar("*", count, length)
+        count = length if count == 1 else low.scalar("*", count, length)
     return Placed(low.emit("/", total.arg, count, hint=node.hint or ""), total.dims)
 
 
@@ -132,7 +132,7 @@ def _masked_sum(low: Lowering, node: n.Reduce, guard: Placed) -> Placed:
         body = low.real(body, node.body.kind)
     elif node.body.kind is Kind.BOOL and not body.scalar:
         body = Placed(low.emit(".to", body.arg, "torch.int64"), body.dims)
-    if body.scalar and body.arg in (1, True) or (body.scalar and node.kind is not Kind.REAL):
+    if (body.scalar and body.arg in (1, True)) or (body.scalar and node.kind is not Kind.REAL):
         full = _tensor(low, guard, node.bound, Kind.BOOL)
         number = low.emit(".to", full.arg, low.dtype() if node.kind is Kind.REAL else "torch.int64")
         total = _call(low, "sum", Placed(number, full.dims), node.bound, node.kind, "")
@@ -191,7 +191,15 @@ def _filled(low: Lowering, node: n.Reduce, guard: Placed, hint: str) -> Placed:
         body = Placed(low.emit(".to", body.arg, "torch.int64"), body.dims)
         kind = Kind.INT
     if body.scalar:
-        body = Placed(low.emit("torch.full", (), body.arg, dtype=low.dtype() if kind is Kind.REAL else "torch.int64", device=low.device()))
+        body = Placed(
+            low.emit(
+                "torch.full",
+                (),
+                body.arg,
+                dtype=low.dtype() if kind is Kind.REAL else "torch.int64",
+                device=low.device(),
+            )
+        )
     some = None if node.default is None else _some(low, node, guard)
     dims = low.merge([guard, body])
     mask = low.view(guard, dims)
@@ -208,7 +216,9 @@ def _filled(low: Lowering, node: n.Reduce, guard: Placed, hint: str) -> Placed:
         filled = Placed(low.emit("torch.where", low.view(some, all_dims), low.view(filled, all_dims), 0), all_dims)
     filled = _tensor(low, filled, node.bound, kind)
     if some is not None and any((d.size.least or 0) < 1 for d in node.bound):
-        filled = Placed(low.emit("rt.never_empty", filled.arg, tuple(low.axis(filled, d) for d in node.bound)), filled.dims)
+        filled = Placed(
+            low.emit("rt.never_empty", filled.arg, tuple(low.axis(filled, d) for d in node.bound)), filled.dims
+        )
     found = _call(low, node.op, filled, node.bound, kind, hint)
     if node.default is None:
         return found
@@ -237,7 +247,7 @@ def _factors(node: Node) -> list[Node]:
 
 
 def _product(low: Lowering, node: n.Reduce, body: Node, bound: tuple[Dim, ...]) -> Placed | None:
-    """sum over bound of a product: factors that do not vary along them go outside, the rest is a contraction."""
+    """Sum over bound of a product: factors that do not vary along them go outside, the rest is a contraction."""
     sign = 1
     while isinstance(body, n.Apply) and body.op == "neg":
         body, sign = body.args[0], -sign
@@ -310,7 +320,7 @@ def _matmul(low: Lowering, a: Placed, b: Placed, bound: Dim) -> Placed | None:
 
 def _window_sum(low: Lowering, factors: list[Node], bound: tuple[Dim, ...]) -> Placed | None:
     """sum_a g[a] * x[h + a] (one or two window variables) without making the windows, one axis at a time where the weights separate."""
-    from lossdsl.backends.access import affine  # noqa: PLC0415 - avoids a cycle at import
+    from lossdsl.backends.access import affine
 
     reads = [f for f in factors if isinstance(f, n.At) and f.default is None and _is_windowed(f, bound)]
     if len(reads) != 1:
@@ -339,14 +349,14 @@ def _window_sum(low: Lowering, factors: list[Node], bound: tuple[Dim, ...]) -> P
                        form.parts[place], low.length(place.size))  # fmt: skip
         body = Placed(arg, (*(d for d in body.dims if d != axis), place))
     if plain:
-        from lossdsl.backends.access import _read  # noqa: PLC0415, PLC2701
+        from lossdsl.backends.access import _read
 
         body = _read(low, body, plain, read)
     return body
 
 
 def _is_windowed(read: n.At, bound: tuple[Dim, ...]) -> bool:
-    from lossdsl.backends.access import affine  # noqa: PLC0415
+    from lossdsl.backends.access import affine
 
     found: set[Dim] = set()
     for axis, index in read.mapping:

@@ -23,7 +23,7 @@ class Exportable(nn.Module):
     Returns the value, followed by the new states where there are any.
     """
 
-    def __init__(self, graph_module: nn.Module):
+    def __init__(self, graph_module: nn.Module) -> None:
         super().__init__()
         self.graph_module = graph_module
 
@@ -40,7 +40,11 @@ def export(loss: CompiledLoss, *, examples: Mapping[str, Tensor], target: str = 
     """
     if loss.program.functions:
         raise ValueError(f"{loss.program.name} takes a function; a function cannot stand in an exported program")
-    specs = [*(i.leaf for i in loss.program.inputs), *(s.leaf for s in loss.program.lasting), *(d.leaf for d in loss.program.draws)]
+    specs = [
+        *(i.leaf for i in loss.program.inputs),
+        *(s.leaf for s in loss.program.lasting),
+        *(d.leaf for d in loss.program.draws),
+    ]
     leaves = {leaf.name: leaf for leaf in specs}
     tensors: dict[str, Tensor] = {}
     for _, name in loss.code.arguments:
@@ -51,7 +55,8 @@ def export(loss: CompiledLoss, *, examples: Mapping[str, Tensor], target: str = 
         wanted = torch.float32 if kind is Kind.REAL else torch.int64 if kind is Kind.INT else torch.bool
         tensors[name] = examples[name].detach().to(wanted)
     dynamic = {
-        name: {k: torch.export.Dim.AUTO for k, length in enumerate(tensor.shape) if length > 1} for name, tensor in tensors.items()
+        name: {k: torch.export.Dim.AUTO for k, length in enumerate(tensor.shape) if length > 1}
+        for name, tensor in tensors.items()
     }
     if target == "cpu":
         return torch.export.export(Exportable(loss.graph_module), (tensors,), dynamic_shapes=(dynamic,), strict=False)

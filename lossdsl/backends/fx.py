@@ -81,7 +81,9 @@ def _value(arg: Arg, env: dict[Reg, Any]) -> Any:
 def _call(graph: fx.Graph, call: Call, env: dict[Reg, Any]) -> Any:
     args = tuple(_value(a, env) for a in call.args)
     kwargs = {k: _value(a, env) for k, a in call.kwargs.items()}
-    if all(isinstance(a, bool | int | float) for a in args) and (call.target in _OPERATORS or call.target.startswith(("math.", "builtins."))):
+    if all(isinstance(a, bool | int | float) for a in args) and (
+        call.target in _OPERATORS or call.target.startswith(("math.", "builtins."))
+    ):
         return target(call.target)(*args)  # on hyperparameters: a number
     if call.target.startswith("."):
         node = graph.call_method(call.target[1:], args, kwargs)
@@ -128,14 +130,18 @@ def _custom(graph: fx.Graph, root: nn.Module, call: CustomCall, env: dict[Reg, A
     forward = _module(call.forward, [*call.wrt, *forward_captures], (call.value,), "Value")
     backward = _module(call.backward, [*own, *backward_captures], call.gradients, "Gradient")
     name = _add(root, "declared", Custom(_First(forward), backward))
-    arguments = (_value(call.inputs, env), tuple(env[r] for r in forward_captures), tuple(env[r] for r in backward_captures))
+    arguments = (
+        _value(call.inputs, env),
+        tuple(env[r] for r in forward_captures),
+        tuple(env[r] for r in backward_captures),
+    )
     env[call.out] = graph.call_module(name, arguments)
 
 
 class _First(nn.Module):
     """The only result of a module that returns a tuple."""
 
-    def __init__(self, inner: nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 

@@ -36,7 +36,7 @@ _TENSOR_ONLY = {"min": "minimum", "max": "maximum", "logaddexp": "logaddexp", "a
 class UnknownSize(Exception):  # noqa: N818 - becomes a diagnostic in the loader
     """No input, state or keyword tells this length."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(name)
 
@@ -44,7 +44,7 @@ class UnknownSize(Exception):  # noqa: N818 - becomes a diagnostic in the loader
 class Lowering:
     """State of lowering one program."""
 
-    def __init__(self, program: Program, sizes: Mapping[str, int | HyperRef]):
+    def __init__(self, program: Program, sizes: Mapping[str, int | HyperRef]) -> None:
         self.program = program
         self.graph = program.graph
         self.ranges: Ranges = program.ranges
@@ -63,7 +63,7 @@ class Lowering:
         self.layouts: dict[Reg, tuple[Dim, ...]] = {}
         self.known: dict[Reg, tuple[float | int | bool, frozenset[str]]] = {}
         """Values of registers that hyperparameters alone decide, and which do."""
-        self._like: Reg | None = None
+        self.reference: Reg | None = None
 
     # ---- instructions ----
 
@@ -82,9 +82,9 @@ class Lowering:
     @property
     def like(self) -> Reg:
         """A real tensor whose dtype and device new tensors take."""
-        if self._like is None:
+        if self.reference is None:
             raise UnknownSize("dtype")
-        return self._like
+        return self.reference
 
     def number(self, value: Arg) -> Placed:
         """A 0-d tensor of the program's dtype."""
@@ -121,16 +121,16 @@ class Lowering:
                 if isinstance(factor, Atom):
                     value = self._atom(factor.name)
                 else:
-                    value = self._scalar("//", self.length(factor.numerator), factor.denominator)
-                product = value if product is None else self._scalar("*", product, value)
+                    value = self.scalar("//", self.length(factor.numerator), factor.denominator)
+                product = value if product is None else self.scalar("*", product, value)
             if product is None:
                 product = coefficient
             elif coefficient != 1:
-                product = self._scalar("*", coefficient, product)
-            total = product if total is None else self._scalar("+", total, product)
+                product = self.scalar("*", coefficient, product)
+            total = product if total is None else self.scalar("+", total, product)
         return 0 if total is None else total
 
-    def _scalar(self, op: str, a: Arg, b: Arg) -> Arg:
+    def scalar(self, op: str, a: Arg, b: Arg) -> Arg:
         if isinstance(a, int) and isinstance(b, int):
             return {"+": a + b, "*": a * b, "//": a // b if b else 0}[op]
         return self.emit(op, a, b, at=0)
@@ -178,7 +178,11 @@ class Lowering:
 
     def _leaves(self) -> Iterable[tuple[Reg, Leaf]]:
         by_name = {name: reg for reg, name in self.arguments}
-        specs = [*(i.leaf for i in self.program.inputs), *(s.leaf for s in self.program.lasting), *(d.leaf for d in self.program.draws)]
+        specs = [
+            *(i.leaf for i in self.program.inputs),
+            *(s.leaf for s in self.program.lasting),
+            *(d.leaf for d in self.program.draws),
+        ]
         return [(by_name[leaf.name], leaf) for leaf in specs if leaf.name in by_name]
 
     # ---- nodes ----
@@ -261,7 +265,7 @@ class Lowering:
                 self.depends[id(item)] = found
         return self.depends[id(node)]
 
-    def _lower(self, node: Node) -> Placed:  # noqa: PLR0911 - one return a kind of node
+    def _lower(self, node: Node) -> Placed:
         match node:
             case n.Const():
                 return Placed(node.value, scalar=True)
@@ -271,7 +275,10 @@ class Lowering:
             case n.SizeOf():
                 return Placed(self.length(node.size), scalar=True)
             case n.Iota():
-                return Placed(self.emit("torch.arange", self.length(node.dim.size), device=self.device(), hint=str(node.dim)), (node.dim,))
+                return Placed(
+                    self.emit("torch.arange", self.length(node.dim.size), device=self.device(), hint=str(node.dim)),
+                    (node.dim,),
+                )
             case Leaf():
                 return self.places[node.name]
             case n.Apply():
@@ -371,7 +378,7 @@ class Lowering:
         return Placed(self._call(node, op, args, views), dims)
 
     def _normalized(self, node: n.Apply) -> Placed | None:
-        """x / max(norm(x), eps) in one call; eps is large enough that squares below it do not matter."""
+        """X / max(norm(x), eps) in one call; eps is large enough that squares below it do not matter."""
         top, below = node.args
         if not (isinstance(below, n.Apply) and below.op == "max" and len(below.args) == 2):
             return None
@@ -386,7 +393,9 @@ class Lowering:
         body = self.lower(top)
         if body.scalar or place not in body.dims:
             return None
-        out = self.emit("F.normalize", body.arg, dim=self.axis(body, place), eps=self.lower(eps).arg, hint=node.hint or "")
+        out = self.emit(
+            "F.normalize", body.arg, dim=self.axis(body, place), eps=self.lower(eps).arg, hint=node.hint or ""
+        )
         return Placed(out, body.dims)
 
     def _typed(self, node: n.Apply, args: list[Placed]) -> list[Placed]:
@@ -519,7 +528,9 @@ class Lowering:
             case "min" | "max":
                 return Placed(self.emit(f"builtins.{op}", *values, hint=hint), scalar=True)
             case "clamp":
-                return Placed(self.emit("builtins.min", self.emit("builtins.max", *values[:2]), values[2], hint=hint), scalar=True)
+                return Placed(
+                    self.emit("builtins.min", self.emit("builtins.max", *values[:2]), values[2], hint=hint), scalar=True
+                )
             case "where" | "and" | "or" | "not" | "xlogy" | "reflect" | "sign" | "abs" | "relu":
                 return Placed(self.emit(f"rt.scalar_{op}", *values, hint=hint), scalar=True)
             case _:
@@ -668,7 +679,10 @@ class Lowering:
     def _loop(self, loop: n.Loop) -> tuple[Reg, ...]:
         home = self.level
         count = self.lower(loop.count).arg
-        initial = [self.expand(self._as(self.lower(i), i.kind, c.kind), c.axes, c.kind) for i, c in zip(loop.initial, loop.carried, strict=True)]
+        initial = [
+            self.expand(self._as(self.lower(i), i.kind, c.kind), c.axes, c.kind)
+            for i, c in zip(loop.initial, loop.carried, strict=True)
+        ]
         counter = self.reg(loop.counter.name.split(".")[0])
         self.places[loop.counter.name] = Placed(counter, scalar=True)
         carried = []
@@ -679,7 +693,8 @@ class Lowering:
         body = self._open([loop.counter, *loop.carried])
         self.level = len(self.blocks) - 1
         results: list[Arg] = [
-            self.expand(self._as(self.lower(b), b.kind, c.kind), c.axes, c.kind) for b, c in zip(loop.body, loop.carried, strict=True)
+            self.expand(self._as(self.lower(b), b.kind, c.kind), c.axes, c.kind)
+            for b, c in zip(loop.body, loop.carried, strict=True)
         ]
         stop = None
         if loop.until is not None:
@@ -701,7 +716,18 @@ class Lowering:
             initial.append(self.emit("torch.zeros", shape, dtype="torch.bool", device=self.device()))
         outs = tuple(self.reg(r.hint) for r in carried)
         self.blocks[home][0].instructions.append(
-            LoopCall(outs, counter, count, tuple(carried), tuple(initial), body, tuple(results), stop, loop.axis is not None, loop.backwards)
+            LoopCall(
+                outs,
+                counter,
+                count,
+                tuple(carried),
+                tuple(initial),
+                body,
+                tuple(results),
+                stop,
+                loop.axis is not None,
+                loop.backwards,
+            )
         )
         return outs
 
@@ -752,19 +778,23 @@ def lower(program: Program, sizes: Mapping[str, int | HyperRef]) -> Code:
         reg = state.reg(leaf.hint or leaf.name.replace(".", "_"))
         state.arguments.append((reg, leaf.name))
         state.places[leaf.name] = Placed(reg, leaf.axes)
-        if state._like is None and leaf.kind is Kind.REAL and leaf.role in ("input", "param"):
-            state._like = reg
+        if state.reference is None and leaf.kind is Kind.REAL and leaf.role in ("input", "param"):
+            state.reference = reg
     for reg, name in state.arguments:
-        if state._like is None:
+        if state.reference is None:
             leaf = next(x for x in leaves if x.name == name)
             if leaf.kind is Kind.REAL:
-                state._like = reg
-    if state._like is None:
-        state._like = state.reg("like")
-        state.arguments.append((state._like, ""))
+                state.reference = reg
+    if state.reference is None:
+        state.reference = state.reg("like")
+        state.arguments.append((state.reference, ""))
     results: list[Arg] = []
     for value in program.values:
-        placed = state.real(state.lower(value.node), value.node.kind) if value.node.kind is Kind.BOOL else state.lower(value.node)
+        placed = (
+            state.real(state.lower(value.node), value.node.kind)
+            if value.node.kind is Kind.BOOL
+            else state.lower(value.node)
+        )
         results.append(state.expand(placed, value.axes, value.node.kind))
     updates = []
     for name, node in program.updates.items():

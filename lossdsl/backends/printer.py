@@ -13,7 +13,20 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from lossdsl.backends.code import Arg, Block, Call, CustomCall, HyperRef, Instruction, LoopCall, Reg, captured, outputs, reads, registers
+from lossdsl.backends.code import (
+    Arg,
+    Block,
+    Call,
+    CustomCall,
+    HyperRef,
+    Instruction,
+    LoopCall,
+    Reg,
+    captured,
+    outputs,
+    reads,
+    registers,
+)
 from lossdsl.runtime import functions as rt
 
 WIDTH = 100
@@ -127,7 +140,9 @@ class Printer:
     def _call(self, call: Call, depth: int) -> None:
         text = self._expression(call)
         foldable = self._uses[call.out] == 1 and not call.out.hint and len(text[0]) < WIDTH - 25
-        if foldable or (call.target == "getattr" and call.args[1] in ("shape", "dtype", "device") and text[1] == _POSTFIX):
+        if foldable or (
+            call.target == "getattr" and call.args[1] in ("shape", "dtype", "device") and text[1] == _POSTFIX
+        ):
             self._folded[call.out] = text
             return
         self.line(f"{self.name(call.out)} = {text[0]}", depth)
@@ -165,7 +180,10 @@ class Printer:
         place = len(self.classes)
         self.classes.append("")
         self.classes[place] = self._declared(title, call, captures)
-        self.line(f"{self.name(call.out)} = {title}.apply({', '.join(['self', f'({chr(44).join(outer)},)' if outer else '()', *inputs])})", depth)
+        self.line(
+            f"{self.name(call.out)} = {title}.apply({', '.join(['self', f'({chr(44).join(outer)},)' if outer else '()', *inputs])})",
+            depth,
+        )
 
     def _declared(self, title: str, call: CustomCall, captures: list[Reg]) -> str:
         def part(block: Block, results: tuple[Arg, ...], own: list[Reg]) -> tuple[list[str], list[str], Printer]:

@@ -11,9 +11,11 @@ from lossdsl.backends.code import Code, HyperRef
 from lossdsl.backends.lower import lower
 from lossdsl.backends.printer import Printer, attribute_name, check_source, safe_name
 from lossdsl.checker.catalog import provenance
-from lossdsl.checker.values import LastingSpec, Program, Tensor as Value
+from lossdsl.checker.values import LastingSpec, Program
+from lossdsl.checker.values import Tensor as Value
 from lossdsl.graph.nodes import Leaf
-from lossdsl.runtime import emitted, functions as rt
+from lossdsl.runtime import emitted
+from lossdsl.runtime import functions as rt
 from lossdsl.types.domains import Kind
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def emit_python(loss: CompiledLoss, *, target: str = "cpu") -> str:
 
 
 class _Writer:
-    def __init__(self, program: Program, code: Code, options: dict[str, float | int], target: str):
+    def __init__(self, program: Program, code: Code, options: dict[str, float | int], target: str) -> None:
         self.program = program
         self.code = code
         self.target = target
@@ -42,7 +44,9 @@ class _Writer:
         self.regs = {name: reg for reg, name in code.arguments}
         self.inputs = list(dict.fromkeys(i.path[0] for i in program.inputs))
         self.draws = [d.name for d in program.draws]
-        self.parameters = {name: safe_name(name) for name in (*self.inputs, *(f.name for f in program.functions), *self.draws)}
+        self.parameters = {
+            name: safe_name(name) for name in (*self.inputs, *(f.name for f in program.functions), *self.draws)
+        }
 
     def _hyper(self, ref: HyperRef) -> str:
         return repr(ref.value) if ref.name in self.baked else f"self.{attribute_name(ref.name)}"
@@ -103,9 +107,14 @@ class _Writer:
     def _init(self) -> list[str]:
         lengths = self._constructor_lengths()
         arguments = [f"{safe_name(n)}: int" for n in lengths]
-        arguments += [f"{safe_name(h.name)}: {'int' if h.kind is Kind.INT else 'float'} = {h.value!r}" for h in self.free]
+        arguments += [
+            f"{safe_name(h.name)}: {'int' if h.kind is Kind.INT else 'float'} = {h.value!r}" for h in self.free
+        ]
         star = ", ".join(["self", *arguments])
-        lines = [f"    def __init__({star}) -> None:" if arguments else "    def __init__(self) -> None:", "        super().__init__()"]
+        lines = [
+            f"    def __init__({star}) -> None:" if arguments else "    def __init__(self) -> None:",
+            "        super().__init__()",
+        ]
         lines += [f"        self.{attribute_name(h.name)} = {safe_name(h.name)}" for h in self.free]
         for holder in dict.fromkeys(self._path(s)[:-1] for s in self.program.lasting):
             for depth in range(1, len(holder) + 1):
@@ -143,13 +152,18 @@ class _Writer:
             value = f'sampled("{spec.distribution}", {numbers}, [{shape}], {whole}, torch.device("{self.target}"))'
             lines: list[str] = []
         else:
-            alone = Program(program.name, program.module, program.function, program.graph, program.ranges, hypers=program.hypers)
+            alone = Program(
+                program.name, program.module, program.function, program.graph, program.ranges, hypers=program.hypers
+            )
             assert spec.initial is not None
             alone.values = (Value(spec.initial, spec.leaf.axes),)
             code = lower(alone, sizes)
             printer.names[code.arguments[0][0]] = "like"
             printer.body(code.block, code.results)
-            lines = [f'        like = torch.zeros((), device="{self.target}")', *(f"        {line}" for line in printer.lines)]
+            lines = [
+                f'        like = torch.zeros((), device="{self.target}")',
+                *(f"        {line}" for line in printer.lines),
+            ]
             value = f"{printer.text(code.results[0])}.to({whole}).clone()"
             if not any("like" in line for line in [*lines[1:], value]):
                 lines = lines[1:]
@@ -194,7 +208,13 @@ class _Writer:
         lines.append("with torch.autocast(device.type, enabled=False):")
         return [
             head,
-            *textwrap.wrap(f'"""The value. {_quoted(doc)}"""', 96, initial_indent=" " * 8, subsequent_indent=" " * 8, break_long_words=False),
+            *textwrap.wrap(
+                f'"""The value. {_quoted(doc)}"""',
+                96,
+                initial_indent=" " * 8,
+                subsequent_indent=" " * 8,
+                break_long_words=False,
+            ),
             *(f"        {line}" for line in lines),
             *(f"            {line}" for line in body),
         ]
@@ -214,8 +234,7 @@ class _Writer:
                 lines.append(f"{names[spec.name]} = {self.parameters[spec.path[0]]}")
         given = [names[i.name] for i in program.inputs]
         lines.append(f"dtype, device = precision({', '.join(given)})")
-        for spec in program.inputs:
-            lines.append(f"{names[spec.name]} = {_converted(names[spec.name], spec.leaf)}")
+        lines += [f"{names[spec.name]} = {_converted(names[spec.name], spec.leaf)}" for spec in program.inputs]
         lines += self._checks(names)
         for draw in program.draws:
             self.printer.helpers.add("sampled")
@@ -243,7 +262,13 @@ class _Writer:
             high = None if leaf.domain.high == float("inf") else str(int(leaf.domain.high) + 1)
             if leaf.below is not None and leaf.below.atom is not None:
                 axis = leaf.below.atom.name
-                high = axes[axis][0].split(": ", 1)[1] if axis in axes else str(self.sizes[axis]) if axis in self.sizes else high
+                high = (
+                    axes[axis][0].split(": ", 1)[1]
+                    if axis in axes
+                    else str(self.sizes[axis])
+                    if axis in self.sizes
+                    else high
+                )
             self.extra.add("check_range")
             lines.append(f'check_range("{spec.name}", {names[spec.name]}, {int(leaf.domain.low)}, {high})')
         if not any("check_axes" in line for line in lines):
@@ -251,7 +276,7 @@ class _Writer:
         return lines
 
     def _shape_of(self, dim: object, names: dict[str, str]) -> str:
-        from lossdsl.graph.nodes import Dim  # noqa: PLC0415
+        from lossdsl.graph.nodes import Dim
 
         assert isinstance(dim, Dim)
         if dim.size.constant is not None:
@@ -291,7 +316,7 @@ def _converted(name: str, leaf: Leaf) -> str:
 
 
 def _length(dim: object, sizes: dict[str, int]) -> str:
-    from lossdsl.graph.nodes import Dim  # noqa: PLC0415
+    from lossdsl.graph.nodes import Dim
 
     assert isinstance(dim, Dim)
     text = str(dim.size)

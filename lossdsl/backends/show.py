@@ -54,9 +54,7 @@ class _Listing:
         word = "scan" if loop.scan else "repeat"
         way = " backwards" if loop.backwards else ""
         outs = ", ".join(map(_reg, loop.outs))
-        self._line(
-            f"{outs} = {word} {_reg(loop.counter)} < {_arg(loop.count)}{way} with {start}", loop.outs, depth
-        )
+        self._line(f"{outs} = {word} {_reg(loop.counter)} < {_arg(loop.count)}{way} with {start}", loop.outs, depth)
         self._block(loop.body, depth + 1)
         until = "" if loop.stop is None else f" until all of {_arg(loop.results[loop.stop])}"
         self._line(f"next {', '.join(map(_arg, loop.results))}{until}", [], depth + 1)

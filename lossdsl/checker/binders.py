@@ -38,9 +38,11 @@ class _Bound:
         return (*(d for d, _ in self.axes), *self.variables.values())
 
 
-def binder(ctx: Context, scope: Scope, call: ast.Call, bracket: ast.Bracket, name: str, default: ast.Expr | None) -> Tensor:
+def binder(
+    ctx: Context, scope: Scope, call: ast.Call, bracket: ast.Bracket, name: str, default: ast.Expr | None
+) -> Tensor:
     """One binder call."""
-    from lossdsl.checker.expressions import tensor, truth  # noqa: PLC0415 - expressions hold binders
+    from lossdsl.checker.expressions import tensor, truth
 
     body_expr = _body(ctx, call, name)
     axes, wanted, given = _entries(ctx, scope, bracket, name)
@@ -50,7 +52,9 @@ def binder(ctx: Context, scope: Scope, call: ast.Call, bracket: ast.Bracket, nam
     new = [v for v in wanted if v not in outer]
     for variable in new:
         if variable in scope.names:
-            raise ctx.stop("E028", f"{variable} already stands for something here", bracket.span, help="use another letter")
+            raise ctx.stop(
+                "E028", f"{variable} already stands for something here", bracket.span, help="use another letter"
+            )
     missing = [v for v in new if v not in given]
     ranges = dict(given)
     if missing:
@@ -87,11 +91,15 @@ def _body(ctx: Context, call: ast.Call, name: str) -> ast.Expr:
     named = [a for a in call.arguments if a.name is not None and not (name == "top" and a.name == "k")]
     plain = [a for a in call.arguments if a.name is None]
     if len(plain) != 1 or named:
-        raise ctx.stop("E040", f"{name}[..](..) takes one argument", call.span, underline=f"{len(call.arguments)} given")
+        raise ctx.stop(
+            "E040", f"{name}[..](..) takes one argument", call.span, underline=f"{len(call.arguments)} given"
+        )
     return plain[0].value
 
 
-def _entries(ctx: Context, scope: Scope, bracket: ast.Bracket, name: str) -> tuple[list[tuple[Dim, Span]], list[str], dict[str, Range]]:
+def _entries(
+    ctx: Context, scope: Scope, bracket: ast.Bracket, name: str
+) -> tuple[list[tuple[Dim, Span]], list[str], dict[str, Range]]:
     axes: list[tuple[Dim, Span]] = []
     wanted: list[str] = []
     given: dict[str, Range] = {}
@@ -108,7 +116,9 @@ def _entries(ctx: Context, scope: Scope, bracket: ast.Bracket, name: str) -> tup
                 wanted.append(start.id)
                 given[start.id] = types.range_of(ctx, scope, stop)
             case _:
-                raise ctx.stop("E052", f"{name}[..] takes axes (N), variables (i) or variables with a range (i: N)", entry.span)
+                raise ctx.stop(
+                    "E052", f"{name}[..] takes axes (N), variables (i) or variables with a range (i: N)", entry.span
+                )
     double = [w for k, w in enumerate(wanted) if w in wanted[:k]]
     if double or len({d for d, _ in axes}) < len(axes):
         raise ctx.stop("E028", "this is bound twice", bracket.span)
@@ -122,7 +132,9 @@ def _outer_dim(ctx: Context, scope: Scope, variable: str) -> Dim:
     return found.node.dim
 
 
-def _check_axes(ctx: Context, scope: Scope, bound: _Bound, body: Tensor, guard: Tensor | None, bracket: ast.Bracket, name: str) -> None:
+def _check_axes(
+    ctx: Context, scope: Scope, bound: _Bound, body: Tensor, guard: Tensor | None, bracket: ast.Bracket, name: str
+) -> None:
     visible = merge_axes([body] if guard is None else [body, guard])
     for dim, span in bound.axes:
         # f(x: real[A, B]) may be called with x: real[N, N]; there A and B still tell the axes apart
@@ -164,7 +176,14 @@ def _condition_over(ctx: Context, bound: _Bound, guard: Node | None, lenient: bo
 
 
 def _reduce(
-    ctx: Context, name: str, bound: _Bound, body: Tensor, guard: Tensor | None, otherwise: Tensor | None, call: ast.Call, default: ast.Expr | None
+    ctx: Context,
+    name: str,
+    bound: _Bound,
+    body: Tensor,
+    guard: Tensor | None,
+    otherwise: Tensor | None,
+    call: ast.Call,
+    default: ast.Expr | None,
 ) -> Tensor:
     graph = ctx.graph
     condition = None if guard is None else guard.node
@@ -173,16 +192,37 @@ def _reduce(
         axes = tuple(dict.fromkeys((*axes, *otherwise.axes)))
     if name in NEEDS_SOMETHING:
         condition = _condition_over(ctx, bound, condition, otherwise is not None, call)
-        if condition is not None and otherwise is None and not ctx.ranges.guard_holds_somewhere(condition, bound.dims, ctx.facts):
+        if (
+            condition is not None
+            and otherwise is None
+            and not ctx.ranges.guard_holds_somewhere(condition, bound.dims, ctx.facts)
+        ):
             what = "the guard may hold nowhere" if guard is not None else "this axis may be empty"
-            ctx.report("E031", f"this {name} may run over nothing: {what}", call.span, help=f"say what it is then: {name}[..](..) else 0")
+            ctx.report(
+                "E031",
+                f"this {name} may run over nothing: {what}",
+                call.span,
+                help=f"say what it is then: {name}[..](..) else 0",
+            )
             otherwise = Tensor(graph.const(0))
     elif default is not None and name not in ("sum", "prod", "count", "any", "all", "norm"):
         pass
     if name in ("any", "all") and body.node.kind is not Kind.BOOL:
-        raise ctx.stop("E032", f"{name} needs conditions", call.span, underline=f"this is {types.shape_text(body)}", help="compare it: x > 0")
+        raise ctx.stop(
+            "E032",
+            f"{name} needs conditions",
+            call.span,
+            underline=f"this is {types.shape_text(body)}",
+            help="compare it: x > 0",
+        )
     if name == "count" and body.node.kind is not Kind.BOOL:
-        raise ctx.stop("E032", "count needs conditions", call.span, underline=f"this is {types.shape_text(body)}", help=f"count[..]({_text(call)} > 0)")
+        raise ctx.stop(
+            "E032",
+            "count needs conditions",
+            call.span,
+            underline=f"this is {types.shape_text(body)}",
+            help=f"count[..]({_text(call)} > 0)",
+        )
     if name in ("argmax", "argmin") and len(bound.dims) != 1:
         raise ctx.stop("E040", f"{name} runs over one axis", call.span)
     fallback = None if otherwise is None else otherwise.node
@@ -196,7 +236,9 @@ def _text(call: ast.Call) -> str:
     return call.arguments[0].value.span.text if call.arguments else "x"
 
 
-def _composed(ctx: Context, name: str, dims: tuple[Dim, ...], body: Node, guard: Node | None, default: Node | None) -> Node:
+def _composed(
+    ctx: Context, name: str, dims: tuple[Dim, ...], body: Node, guard: Node | None, default: Node | None
+) -> Node:
     graph = ctx.graph
     match name:
         case "count":
@@ -213,7 +255,9 @@ def _composed(ctx: Context, name: str, dims: tuple[Dim, ...], body: Node, guard:
             spread = graph.reduce("mean", dims, square, guard, graph.const(0))
             return graph.apply("where", some, graph.apply("sqrt", spread), default)
         case "norm":
-            return graph.apply("sqrt", graph.reduce("sum", dims, graph.apply("pow", body, graph.const(2)), guard, default))
+            return graph.apply(
+                "sqrt", graph.reduce("sum", dims, graph.apply("pow", body, graph.const(2)), guard, default)
+            )
         case _:
             return graph.reduce(name, dims, body, guard, default)
 
@@ -236,7 +280,9 @@ def _keep(
         if len(places) != 1:
             raise ctx.stop("E040", f"{name} runs along one axis", call.span)
         if guard is not None:
-            raise ctx.stop("E052", f"{name} takes no condition", call.span, help="replace what it should not see: where(c, x, inf)")
+            raise ctx.stop(
+                "E052", f"{name} takes no condition", call.span, help="replace what it should not see: where(c, x, inf)"
+            )
     match name:
         case "flip":
             (dim,) = places
@@ -250,8 +296,7 @@ def _keep(
             node = graph.along(name, places, node)
     if bound.variables:
         rest = tuple(a for a in axes if a not in bound.variables.values())
-        shaped = ctx.to_axes(scope, node, bound.variables, bound.ranges, rest)
-        return shaped
+        return ctx.to_axes(scope, node, bound.variables, bound.ranges, rest)
     return Tensor(node, axes)
 
 
@@ -263,7 +308,12 @@ def _guarded_softmax(
         raise ctx.stop("E052", "log_softmax takes no condition: it would be minus infinity where it fails", call.span,
                        help="subtract the guarded logsumexp yourself")  # fmt: skip
     if otherwise is None and not ctx.ranges.guard_holds_somewhere(guard, places, ctx.facts):
-        ctx.report("E031", f"this {name} may run over nothing: the guard may hold nowhere", call.span, help=f"say what it is then: {name}[..](..) else 0")
+        ctx.report(
+            "E031",
+            f"this {name} may run over nothing: the guard may hold nowhere",
+            call.span,
+            help=f"say what it is then: {name}[..](..) else 0",
+        )
     total = graph.reduce("logsumexp", places, body, guard, graph.const(0))
     share = graph.apply("exp", graph.apply("where", guard, graph.apply("sub", body, total), graph.const(0)))
     inside = graph.apply("where", guard, share, graph.const(0))

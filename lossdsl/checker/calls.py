@@ -18,7 +18,28 @@ from lossdsl.syntax.source import Span
 from lossdsl.types.domains import Interval, Kind
 from lossdsl.types.sizes import Size
 
-_OPERATORS = {"add", "sub", "mul", "div", "neg", "floordiv", "mod", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "cosine", "min", "max"}
+_OPERATORS = {
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "neg",
+    "floordiv",
+    "mod",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "eq",
+    "ne",
+    "and",
+    "or",
+    "not",
+    "where",
+    "cosine",
+    "min",
+    "max",
+}
 _FUNCTIONS = {name: name for name in ELEMENTWISE if name not in _OPERATORS}
 _COMPARE = {">": "gt", ">=": "ge", "<": "lt", "<=": "le"}
 SPECIAL = ("where", "min", "max", "cos", "concat", "stack")
@@ -32,7 +53,7 @@ def builtin_names() -> tuple[str, ...]:
 
 def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -> Value:
     """Any call."""
-    from lossdsl.checker.expressions import tensor, where  # noqa: PLC0415 - expressions hold calls
+    from lossdsl.checker.expressions import tensor, where
 
     ctx.tick(expr.span)
     bracket = expr.function if isinstance(expr.function, ast.Bracket) else None
@@ -58,14 +79,21 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
         if name in binders.BINDERS:
             return binders.binder(ctx, scope, expr, bracket, name, default)
         if local is not None:
-            raise ctx.stop("E016", f"{name} is a tensor, not a function", head.span, help="two factors are multiplied with *")
+            raise ctx.stop(
+                "E016", f"{name} is a tensor, not a function", head.span, help="two factors are multiplied with *"
+            )
         raise _unknown(ctx, scope, head, [*binders.BINDERS, *scope.module.functions])
     if default is not None:
         raise ctx.stop("E052", "`else` follows a binder or a read", default.span)
     if name == "where":
         return where(ctx, scope, expr)
     if local is not None:
-        raise ctx.stop("E016", f"{name} is a tensor, not a function", head.span, help="two factors are multiplied with *; an index stands in [ ]")
+        raise ctx.stop(
+            "E016",
+            f"{name} is a tensor, not a function",
+            head.span,
+            help="two factors are multiplied with *; an index stands in [ ]",
+        )
     if name in ("concat", "stack"):
         return _join(ctx, scope, expr, name)
     if name in SOLVERS:
@@ -85,7 +113,9 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
         raise ctx.stop("E041", f"{name} takes its arguments by position", expr.span)
     if name in ("min", "max"):
         if len(args) < 2:
-            raise ctx.stop("E040", f"{name} of one value: over which axis?", expr.span, help=f"write {name}[N](x), or {name}(a, b)")
+            raise ctx.stop(
+                "E040", f"{name} of one value: over which axis?", expr.span, help=f"write {name}[N](x), or {name}(a, b)"
+            )
         result = args[0]
         for other in args[1:]:
             result = ctx.apply(name, result, other, span=expr.span)
@@ -95,7 +125,12 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
     op = _FUNCTIONS.get(name)
     if op is None:
         if name in binders.BINDERS:
-            raise ctx.stop("E040", f"{name} needs to know over what", expr.span, help=f"write {name}[N](..) with an axis, or {name}[i](..) with a variable")
+            raise ctx.stop(
+                "E040",
+                f"{name} needs to know over what",
+                expr.span,
+                help=f"write {name}[N](..) with an axis, or {name}[i](..) with a variable",
+            )
         known = [*scope.module.functions, *_FUNCTIONS, *SPECIAL, *SOLVERS, *binders.BINDERS]
         if ctx.prelude is not None:
             known += list(ctx.prelude.functions)
@@ -107,7 +142,7 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
 
 
 def _unknown(ctx: Context, scope: Scope, head: ast.Name, known: list[str]) -> Exception:
-    from lossdsl.checker.modules import building_blocks  # noqa: PLC0415 - reads the library's folder
+    from lossdsl.checker.modules import building_blocks
 
     near = suggest(head.id, known)
     home = building_blocks().get(head.id)
@@ -124,7 +159,7 @@ def _unknown(ctx: Context, scope: Scope, head: ast.Name, known: list[str]) -> Ex
 
 
 def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     if not expr.arguments or any(a.name for a in expr.arguments):
         raise ctx.stop("E040", f"{name} joins tensors given by position", expr.span)
@@ -137,7 +172,12 @@ def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
     total = Size(())
     for argument, arg in zip(expr.arguments, args, strict=True):
         if not arg.axes:
-            raise ctx.stop("E022", "concat joins along the first axis; this is a scalar", argument.span, help="stack(a, b) makes a new axis")
+            raise ctx.stop(
+                "E022",
+                "concat joins along the first axis; this is a scalar",
+                argument.span,
+                help="stack(a, b) makes a new axis",
+            )
         total = total + arg.axes[0].size
     rest = merge_axes([Tensor(a.node, a.axes[1:]) for a in args])
     for argument, arg in zip(expr.arguments, args, strict=True):
@@ -153,7 +193,7 @@ def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
 
 
 def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     spec = SOLVERS[name]
     if len(expr.arguments) != len(spec.arguments) or any(a.name for a in expr.arguments):
@@ -164,12 +204,22 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
     for argument, axes in zip(expr.arguments, spec.arguments, strict=True):
         arg = tensor(ctx, scope, argument.value)
         if len(arg.axes) < len(axes):
-            raise ctx.stop("E022", f"{name} needs [{', '.join(axes)}] here", argument.span, underline=f"this is {types.shape_text(arg)}")
+            raise ctx.stop(
+                "E022",
+                f"{name} needs [{', '.join(axes)}] here",
+                argument.span,
+                underline=f"this is {types.shape_text(arg)}",
+            )
         core = arg.axes[len(arg.axes) - len(axes) :]
         for axis, dim in zip(axes, core, strict=True):
             first = bound.setdefault(axis, dim)
             if first.size != dim.size:
-                raise ctx.stop("E021", f"{name} needs one length for {axis}", argument.span, underline=f"{first.size} and {dim.size}")
+                raise ctx.stop(
+                    "E021",
+                    f"{name} needs one length for {axis}",
+                    argument.span,
+                    underline=f"{first.size} and {dim.size}",
+                )
         extras += arg.axes[: len(arg.axes) - len(axes)]
         args.append((arg.node, core))
     result = tuple(bound[a] for a in spec.result)
@@ -178,7 +228,7 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
 
 
 def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: ast.Call) -> Tensor:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     declared = function.type
     if len(expr.arguments) != len(declared.parameters) or any(a.name for a in expr.arguments):
@@ -190,7 +240,12 @@ def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: as
             raise ctx.stop("E012", "a function argument takes tensors", parameter.span)
         wanted = types.axis_dims(ctx, scope, parameter.axes, declare=False)
         if tuple(d.size for d in arg.axes) != tuple(d.size for d in wanted) or arg.node.dims - set(arg.axes):
-            raise ctx.stop("E021", f"{function.name} takes {parameter.span.text}", argument.span, underline=f"this is {types.shape_text(arg)}")
+            raise ctx.stop(
+                "E021",
+                f"{function.name} takes {parameter.span.text}",
+                argument.span,
+                underline=f"this is {types.shape_text(arg)}",
+            )
         args.append((arg.node, arg.axes))
     if not isinstance(declared.result, ast.ArrayType):
         raise ctx.stop("E012", "a function argument gives a tensor", declared.result.span)
@@ -216,11 +271,13 @@ def call_function(
     ctx: Context, scope: Scope, found: tuple[LoadedModule, ast.Function], expr: ast.Call, entries: tuple[ast.Entry, ...]
 ) -> Value:
     """A `def` or `loss` applied to arguments: its core axes bind, the rest come along."""
-    from lossdsl.checker import statements  # noqa: PLC0415 - bodies hold calls
+    from lossdsl.checker import statements
 
     module, function = found
     if any(f is function for f, _ in ctx.calls) or (scope.function is function):
-        raise ctx.stop("E017", f"{function.name} calls itself", expr.span, help="repeat and scan are the loops of the language")
+        raise ctx.stop(
+            "E017", f"{function.name} calls itself", expr.span, help="repeat and scan are the loops of the language"
+        )
     if len(ctx.calls) >= MAX_CALLS:
         raise ctx.stop("E060", f"calls are nested more than {MAX_CALLS} deep", expr.span)
     given, hyper = _match_arguments(ctx, scope, function, expr)
@@ -233,7 +290,9 @@ def call_function(
         taken[key] = renames.get(key, dim)
         if key[1] == 0:
             inner.axes[key[0]] = taken[key]
-    inner.reserved = frozenset(binding.extras) | frozenset(d for v in given.values() for t in _tensors(v) for d in t.node.dims) - frozenset(taken.values())
+    inner.reserved = frozenset(binding.extras) | frozenset(
+        d for v in given.values() for t in _tensors(v) for d in t.node.dims
+    ) - frozenset(taken.values())
     for name, bound_value in given.items():
         inner.names[name] = _rebase(ctx, bound_value, cores[name], renames)
     # hyperparameters stand in lengths such as J + n_step, so they come before the arithmetic axes
@@ -267,7 +326,7 @@ def _tensors(found: Value) -> list[Tensor]:
 def _match_arguments(
     ctx: Context, scope: Scope, function: ast.Function, expr: ast.Call
 ) -> tuple[dict[str, Value], dict[str, tuple[Tensor, Span]]]:
-    from lossdsl.checker.expressions import tensor, value  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor, value
 
     names = [p.name for p in function.parameters]
     hypers = [p.name for p in function.hyperparameters]
@@ -278,7 +337,9 @@ def _match_arguments(
         if argument.name is None:
             if position >= len(names):
                 hint = f"hyperparameters are given by keyword: {hypers[0]}=.." if hypers else None
-                raise ctx.stop("E040", f"{function.name} takes {len(names)} tensors, more are given", argument.span, help=hint)
+                raise ctx.stop(
+                    "E040", f"{function.name} takes {len(names)} tensors, more are given", argument.span, help=hint
+                )
             name = names[position]
             position += 1
         else:
@@ -303,22 +364,34 @@ def _match_arguments(
 def _named_axes(ctx: Context, scope: Scope, entries: tuple[ast.Entry, ...]) -> dict[str, Dim]:
     named: dict[str, Dim] = {}
     for entry in entries:
-        assert isinstance(entry, ast.Keyed)
-        found = types.range_of(ctx, scope, entry.value)
-        if found.axis is None:
-            raise ctx.stop("E020", "an axis binds to an axis of the argument", entry.span, help="write f[C = K](x) with K an axis of x")
+        found = types.range_of(ctx, scope, entry.value) if isinstance(entry, ast.Keyed) else None
+        if not isinstance(entry, ast.Keyed) or found is None or found.axis is None:
+            raise ctx.stop(
+                "E020",
+                "an axis binds to an axis of the argument",
+                entry.span,
+                help="write f[C = K](x) with K an axis of x",
+            )
         named[entry.name] = found.axis
     return named
 
 
-def _fields(ctx: Context, module: LoadedModule, parameter: ast.Parameter, found: Value, span: Span) -> list[tuple[ast.ArrayType, Tensor, list[ast.Axis]]]:
+def _fields(
+    ctx: Context, module: LoadedModule, parameter: ast.Parameter, found: Value, span: Span
+) -> list[tuple[ast.ArrayType, Tensor, list[ast.Axis]]]:
     """The array types of a parameter beside the tensors given for them."""
     kind = parameter.type
     assert isinstance(kind, ast.ArrayType)
     record = module.records.get(kind.kind)
     if record is None:
         if not isinstance(found, Tensor):
-            what = f"a {found.type_name}" if isinstance(found, RecordValue) else "a function" if isinstance(found, FunctionValue) else "several values"
+            what = (
+                f"a {found.type_name}"
+                if isinstance(found, RecordValue)
+                else "a function"
+                if isinstance(found, FunctionValue)
+                else "several values"
+            )
             raise ctx.stop("E032", f"{parameter.name} is a tensor, {what} is given", span)
         return [(kind, found, list(kind.axes))]
     _, declared = record
@@ -437,7 +510,9 @@ def _separate(
     return renames
 
 
-def _rebase(ctx: Context, found: Value, cores: list[dict[Dim, tuple[str, int]]], renames: dict[tuple[str, int], Dim]) -> Value:
+def _rebase(
+    ctx: Context, found: Value, cores: list[dict[Dim, tuple[str, int]]], renames: dict[tuple[str, int], Dim]
+) -> Value:
     """An argument as the function sees it: its core axes only, renamed where needed."""
 
     def one(tensor: Tensor, core: dict[Dim, tuple[str, int]]) -> Tensor:
@@ -452,14 +527,22 @@ def _rebase(ctx: Context, found: Value, cores: list[dict[Dim, tuple[str, int]]],
             return one(found, cores[0]) if cores else found
         case RecordValue():
             return RecordValue(
-                found.type_name, {name: one(t, core) for (name, t), core in zip(found.fields.items(), cores, strict=False)}
+                found.type_name,
+                {name: one(t, core) for (name, t), core in zip(found.fields.items(), cores, strict=False)},
             )
         case _:
             return found
 
 
-def _hypers(ctx: Context, scope: Scope, inner: Scope, function: ast.Function, given: dict[str, tuple[Tensor, Span]], expr: ast.Call) -> None:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+def _hypers(
+    ctx: Context,
+    scope: Scope,
+    inner: Scope,
+    function: ast.Function,
+    given: dict[str, tuple[Tensor, Span]],
+    expr: ast.Call,
+) -> None:
+    from lossdsl.checker.expressions import tensor
 
     for parameter in function.hyperparameters:
         if parameter.name in given:
@@ -467,7 +550,12 @@ def _hypers(ctx: Context, scope: Scope, inner: Scope, function: ast.Function, gi
         elif parameter.default is not None:
             found, span = tensor(ctx, inner, parameter.default), expr.span
         else:
-            raise ctx.stop("E042", f"{function.name} needs {parameter.name}, which has no default", expr.span, help=f"give {parameter.name}=..")
+            raise ctx.stop(
+                "E042",
+                f"{function.name} needs {parameter.name}, which has no default",
+                expr.span,
+                help=f"give {parameter.name}=..",
+            )
         inner.names[parameter.name] = Tensor(found.node)
         inner.reserved = inner.reserved | found.node.dims
         assert isinstance(parameter.type, ast.ArrayType)
@@ -487,7 +575,9 @@ def _check_later(ctx: Context, inner: Scope, binding: _Binding, expr: ast.Call) 
 
 def _solve_axis(inner: Scope, axis: ast.Axis, dim: Dim) -> None:
     match axis.size:
-        case ast.Binary("*", ast.Number(text), ast.Name(name)) if text.isdigit() and int(text) > 0 and name not in inner.axes and types.is_axis_name(name):
+        case ast.Binary("*", ast.Number(text), ast.Name(name)) if (
+            text.isdigit() and int(text) > 0 and name not in inner.axes and types.is_axis_name(name)
+        ):
             whole = int(text)
             if all(c % whole == 0 for _, c in dim.size.terms):
                 inner.axes[name] = Dim(dim.size // whole)
@@ -495,7 +585,9 @@ def _solve_axis(inner: Scope, axis: ast.Axis, dim: Dim) -> None:
             pass
 
 
-def _axes_from_bounds(ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call) -> None:
+def _axes_from_bounds(
+    ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call
+) -> None:
     """An axis that only `int < C` mentions gets the least length that is known to bound what is given."""
     for parameter in function.parameters:
         if isinstance(parameter.type, ast.FunctionType):
@@ -504,7 +596,12 @@ def _axes_from_bounds(ctx: Context, inner: Scope, function: ast.Function, given:
         for (kind, _, _), found in zip(kinds, _tensors(inner.names[parameter.name]), strict=False):
             for bound in kind.bounds:
                 limit = bound.limit
-                if bound.op != "<" or not isinstance(limit, ast.Name) or not types.is_axis_name(limit.id) or limit.id in inner.axes:
+                if (
+                    bound.op != "<"
+                    or not isinstance(limit, ast.Name)
+                    or not types.is_axis_name(limit.id)
+                    or limit.id in inner.axes
+                ):
                     continue
                 above = ctx.ranges.bounds(found.node, ctx.facts | ctx.axioms, upper=True)
                 if not above:
@@ -513,28 +610,48 @@ def _axes_from_bounds(ctx: Context, inner: Scope, function: ast.Function, given:
                 inner.axes[limit.id] = Dim(above[0] + 1)
 
 
-def _check_arguments(ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call) -> None:
+def _check_arguments(
+    ctx: Context, inner: Scope, function: ast.Function, given: dict[str, Value], expr: ast.Call
+) -> None:
     for parameter in function.parameters:
         if isinstance(parameter.type, ast.FunctionType):
             if not isinstance(given[parameter.name], FunctionValue):
                 raise ctx.stop("E032", f"{parameter.name} is a function", expr.span)
             continue
         for (kind, _, _), tensor in zip(
-            _fields(ctx, inner.module, parameter, given[parameter.name], expr.span), _tensors(inner.names[parameter.name]), strict=False
+            _fields(ctx, inner.module, parameter, given[parameter.name], expr.span),
+            _tensors(inner.names[parameter.name]),
+            strict=False,
         ):
             _check_domain(ctx, inner, parameter, kind, tensor, expr.span)
 
 
-def _check_domain(ctx: Context, inner: Scope, parameter: ast.Parameter, kind: ast.ArrayType, found: Tensor, span: Span) -> None:
+def _check_domain(
+    ctx: Context, inner: Scope, parameter: ast.Parameter, kind: ast.ArrayType, found: Tensor, span: Span
+) -> None:
     declared = types.kind_of(ctx, inner, kind)
     node = found.node
     if declared.kind is Kind.BOOL and node.kind is not Kind.BOOL:
-        raise ctx.stop("E032", f"{parameter.name} is a truth value", span, underline=f"{types.shape_text(found)} is given", help="compare it: x > 0")
+        raise ctx.stop(
+            "E032",
+            f"{parameter.name} is a truth value",
+            span,
+            underline=f"{types.shape_text(found)} is given",
+            help="compare it: x > 0",
+        )
     if declared.kind is Kind.INT and node.kind is Kind.REAL:
-        raise ctx.stop("E032", f"{parameter.name} is a whole number", span, underline=f"{types.shape_text(found)} is given", help="floor(x) is whole")
+        raise ctx.stop(
+            "E032",
+            f"{parameter.name} is a whole number",
+            span,
+            underline=f"{types.shape_text(found)} is given",
+            help="floor(x) is whole",
+        )
     if declared.below is not None:
         upper = ctx.ranges.bounds(node, ctx.facts | ctx.axioms, upper=True)
-        if not any((declared.below - 1 - b).least is not None and ((declared.below - 1 - b).least or 0) >= 0 for b in upper):
+        if not any(
+            (declared.below - 1 - b).least is not None and ((declared.below - 1 - b).least or 0) >= 0 for b in upper
+        ):
             ctx.report("E033", f"{parameter.name} must be less than {declared.below}, which is not known here", span,
                        help=f"declare what is given: `int < {declared.below}`")  # fmt: skip
     related = {op for op, limit in declared.relations if _related(ctx, node, op, limit)}
@@ -552,14 +669,14 @@ def _check_domain(ctx: Context, inner: Scope, parameter: ast.Parameter, kind: as
 
 
 def _is_length(limit: object) -> bool:
-    from lossdsl.graph.build import size_of  # noqa: PLC0415
-    from lossdsl.graph.nodes import Node  # noqa: PLC0415
+    from lossdsl.graph.build import size_of
+    from lossdsl.graph.nodes import Node
 
     return isinstance(limit, Node) and size_of(limit) is not None
 
 
 def _related(ctx: Context, node: object, op: str, limit: object) -> bool:
-    from lossdsl.graph.nodes import Node  # noqa: PLC0415
+    from lossdsl.graph.nodes import Node
 
     assert isinstance(node, Node)
     assert isinstance(limit, Node)
@@ -568,7 +685,12 @@ def _related(ctx: Context, node: object, op: str, limit: object) -> bool:
     if ctx.graph.apply(_COMPARE[op], node, limit) in ctx.facts | ctx.axioms:
         return True
     difference = ctx.interval(ctx.graph.apply("sub", node, limit))
-    wanted = {">": Interval(0, low_open=True), ">=": Interval(0), "<": Interval(high=0, high_open=True), "<=": Interval(high=0)}[op]
+    wanted = {
+        ">": Interval(0, low_open=True),
+        ">=": Interval(0),
+        "<": Interval(high=0, high_open=True),
+        "<=": Interval(high=0),
+    }[op]
     return difference.within(wanted)
 
 

@@ -69,5 +69,7 @@ def _entries(path: Path, root: Path, paper: bool) -> list[Entry]:
     out = []
     for place, loss in enumerate(tree.losses):
         name = loss.name if not paper else path.stem if place == 0 else f"{path.stem}:{loss.name}"
-        out.append(Entry(name, summary(loss.doc) or summary(tree.doc), family, tags, str(path.relative_to(root)), known))
+        out.append(
+            Entry(name, summary(loss.doc) or summary(tree.doc), family, tags, str(path.relative_to(root)), known)
+        )
     return out

@@ -123,7 +123,9 @@ class Context:
             copy += 1
         return Dim(found.size, copy)
 
-    def to_axes(self, scope: Scope, node: Node, dims: dict[str, Dim], ranges: dict[str, Range], rest: tuple[Dim, ...]) -> Tensor:
+    def to_axes(
+        self, scope: Scope, node: Node, dims: dict[str, Dim], ranges: dict[str, Range], rest: tuple[Dim, ...]
+    ) -> Tensor:
         """A node over index variables as a tensor whose first axes these variables become."""
         axes: list[Dim] = []
         mapping: dict[Dim, Node] = {}
@@ -181,7 +183,9 @@ class Context:
         loose, tight = self.ranges.interval(node, self.axioms), self.interval(node)
         if (tight.high < loose.high and loose.high > 80) or (tight.low > loose.low and loose.low < -80):
             return self.guarded(
-                node, lambda facts: self.ranges.interval(node, facts | self.axioms).within(tight), Interval(tight.low, tight.high)
+                node,
+                lambda facts: self.ranges.interval(node, facts | self.axioms).within(tight),
+                Interval(tight.low, tight.high),
             )
         return node
 
@@ -227,7 +231,7 @@ class Context:
                 elif node.op in ("div", "log", "log1p", "lgamma", "digamma", "xlogy"):
                     below = self.ranges.interval(node.args[-1], self.axioms)
                     fixed = isinstance(node.args[-1], n.Hyper | n.SizeOf)
-                    found = found or not fixed and not (below.low > 1e-10 or below.high < -1e-10)
+                    found = found or (not fixed and not (below.low > 1e-10 or below.high < -1e-10))
             self._growing[id(node)] = found
         return self._growing[id(node)]
 

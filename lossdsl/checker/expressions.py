@@ -32,7 +32,12 @@ def tensor(ctx: Context, scope: Scope, expr: ast.Expr) -> Tensor:
         case FunctionValue():
             raise ctx.stop("E032", f"{found.name} is a function; call it", expr.span)
         case Several():
-            raise ctx.stop("E032", f"this gives {len(found.items)} values where one is needed", expr.span, help="take them apart: a, b = f(x)")
+            raise ctx.stop(
+                "E032",
+                f"this gives {len(found.items)} values where one is needed",
+                expr.span,
+                help="take them apart: a, b = f(x)",
+            )
 
 
 def value(ctx: Context, scope: Scope, expr: ast.Expr) -> Value:
@@ -62,13 +67,19 @@ def value(ctx: Context, scope: Scope, expr: ast.Expr) -> Value:
 
 
 def number(ctx: Context, expr: ast.Number) -> n.Node:
+    """The constant that a number is."""
     text = expr.text.replace("_", "")
     whole = not any(c in text for c in ".eE")
     if whole and len(text) <= 19 and int(text) < 2**62:
         return ctx.graph.const(int(text))
     parsed = math.inf if len(text) > 400 else float(text)
     if whole or not math.isfinite(parsed):
-        raise ctx.stop("E006", "this number is too large", expr.span, help="write it with an exponent: 1e30" if whole else "the largest is about 1.8e308")
+        raise ctx.stop(
+            "E006",
+            "this number is too large",
+            expr.span,
+            help="write it with an exponent: 1e30" if whole else "the largest is about 1.8e308",
+        )
     return ctx.graph.const(parsed)
 
 
@@ -101,7 +112,12 @@ def _name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
     if is_axis_name(name):
         raise ctx.stop("E020", f"there is no axis {name} here", expr.span,
                        help=f"did you mean {near}?" if near else f"axes here: {', '.join(scope.axes) or 'none'}")  # fmt: skip
-    raise ctx.stop("E010", f"there is nothing named {name} here", expr.span, help=f"did you mean {near}?" if near else _how_to_declare(name))
+    raise ctx.stop(
+        "E010",
+        f"there is nothing named {name} here",
+        expr.span,
+        help=f"did you mean {near}?" if near else _how_to_declare(name),
+    )
 
 
 def _how_to_declare(name: str) -> str:

@@ -168,9 +168,7 @@ class _Formula:
         return self.n.call(law.name, [self.piece(a.value, _Where()).text for a in law.arguments]).text
 
     def _loop(self, loop: ast.Repeat | ast.Scan, depth: int) -> list[Line]:
-        start = ", ".join(
-            f"{self.n.symbol(c.name)} = {self.piece(c.value, _Where()).text}" for c in loop.carried
-        )
+        start = ", ".join(f"{self.n.symbol(c.name)} = {self.piece(c.value, _Where()).text}" for c in loop.carried)
         variable, source = self.n.symbol(loop.variable), self.n.words(" from ")
         if isinstance(loop, ast.Repeat):
             count = self.piece(loop.count, _Where()).text
@@ -338,9 +336,7 @@ class _Formula:
     ) -> Piece:  # fmt: skip
         inner = where.without(axes).bind({}, list(variables))
         found = self.n.along(name, [*axes, *map(self.n.symbol, variables)], self.piece(body, inner))
-        extra = [
-            f"{a.name} = {self.piece(a.value, where).text}" for a in call.arguments if a.name is not None
-        ]
+        extra = [f"{a.name} = {self.piece(a.value, where).text}" for a in call.arguments if a.name is not None]
         outside = [where.axes[a] for a in axes if a in where.axes]
         text = found.text + (self.n.words(" with ") + ", ".join(extra) if extra else "")
         return Piece(self.n.below(text, outside), LOOSE if extra else ATOM)
@@ -399,9 +395,7 @@ class _Formula:
         for condition in conditions:
             text = self.piece(condition, where).text
             match condition:
-                case ast.Binary(_, ast.Name(word), other) if (
-                    word in variables and self.n.symbol(word) in index
-                ):
+                case ast.Binary(_, ast.Name(word), other) if word in variables and self.n.symbol(word) in index:
                     names = [e.id for e in walk(other) if isinstance(e, ast.Name)]
                     told = {self.n.symbol(name) for name in names if name in variables}
                     index = [text if i == self.n.symbol(word) else i for i in index if i not in told]
@@ -451,9 +445,7 @@ class _Formula:
             case _:
                 return None
 
-    def _core(
-        self, found: tuple[LoadedModule, ast.Function] | None, tensors: Sequence[ast.Expr]
-    ) -> tuple[Axes, Axes]:
+    def _core(self, found: tuple[LoadedModule, ast.Function] | None, tensors: Sequence[ast.Expr]) -> tuple[Axes, Axes]:
         """The caller's axes that a call takes whole, and those of them that its value has again."""
         if found is None:
             return (), ()

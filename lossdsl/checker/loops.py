@@ -52,7 +52,12 @@ def repeat(ctx: Context, scope: Scope, loop: ast.Repeat) -> None:
         _unroll(ctx, scope, loop, count)
         return
     results = ctx.graph.loop(
-        found.counter, ctx.graph.size(count), found.leaves, tuple(c.initial.node for c in carried), tuple(t.node for t in found.results), found.until
+        found.counter,
+        ctx.graph.size(count),
+        found.leaves,
+        tuple(c.initial.node for c in carried),
+        tuple(t.node for t in found.results),
+        found.until,
     )
     for item, assumed, node in zip(loop.carried, carried, results, strict=True):
         node.hint = node.hint or item.name
@@ -88,19 +93,31 @@ def _fresh_variable(ctx: Context, scope: Scope, name: str, loop: ast.Repeat | as
         if names.count(item.name) > 1:
             raise ctx.stop("E011", f"{item.name} is carried twice", item.span)
         if item.name in scope.names and item.name not in scope.carried:
-            raise ctx.stop("E011", f"{item.name} already stands for something", item.span, help=f"carry it under a new name: with new_{item.name} = {item.name}")
+            raise ctx.stop(
+                "E011",
+                f"{item.name} already stands for something",
+                item.span,
+                help=f"carry it under a new name: with new_{item.name} = {item.name}",
+            )
 
 
 def _settle(
-    ctx: Context, scope: Scope, loop: ast.Repeat | ast.Scan, body: tuple[ast.Statement, ...], count: Size, until: ast.Expr | None
+    ctx: Context,
+    scope: Scope,
+    loop: ast.Repeat | ast.Scan,
+    body: tuple[ast.Statement, ...],
+    count: Size,
+    until: ast.Expr | None,
 ) -> tuple[list[_Carried], _Round]:
     """Find dims, kinds and domains of the carried values that one more round does not change."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions call loops
+    from lossdsl.checker.expressions import tensor
 
     carried = []
     for item in loop.carried:
         initial = tensor(ctx, scope, item.value)
-        carried.append(_Carried(initial, initial.node.dims, initial.axes, initial.node.kind, ctx.interval(initial.node)))
+        carried.append(
+            _Carried(initial, initial.node.dims, initial.axes, initial.node.kind, ctx.interval(initial.node))
+        )
     before = list(ctx.diagnostics.found)
     for attempt in range(8):
         last = attempt == 7
@@ -122,10 +139,16 @@ def _settle(
 
 
 def _one_round(
-    ctx: Context, scope: Scope, loop: ast.Repeat | ast.Scan, body: tuple[ast.Statement, ...], count: Size, carried: list[_Carried], until: ast.Expr | None
+    ctx: Context,
+    scope: Scope,
+    loop: ast.Repeat | ast.Scan,
+    body: tuple[ast.Statement, ...],
+    count: Size,
+    carried: list[_Carried],
+    until: ast.Expr | None,
 ) -> _Round:
-    from lossdsl.checker import statements  # noqa: PLC0415 - statements hold loops
-    from lossdsl.checker.expressions import truth  # noqa: PLC0415
+    from lossdsl.checker import statements
+    from lossdsl.checker.expressions import truth
 
     graph = ctx.graph
     counter = graph.leaf("iter", graph.fresh(loop.variable), (), Kind.INT, NONNEGATIVE, count)
@@ -141,12 +164,28 @@ def _one_round(
     inner.carried = inner.carried | {c.name for c in loop.carried}
     value = statements.block(ctx, inner, body, None)
     if value is not None:
-        raise ctx.stop("E052", "a loop has no value of its own; it changes its carried values", loop.span, help="assign a carried name: x = ..")
+        raise ctx.stop(
+            "E052",
+            "a loop has no value of its own; it changes its carried values",
+            loop.span,
+            help="assign a carried name: x = ..",
+        )
     results = []
     for item, leaf in zip(loop.carried, leaves, strict=True):
         found = inner.names[item.name]
-        if isinstance(found, Tensor) and found.node is leaf and found.axes == leaf.axes and len(loop.carried) >= 1 and not _assigned(body, item.name):
-            raise ctx.stop("E054", f"{item.name} is carried but never assigned in the loop", item.span, help=f"assign it: {item.name} = ..")
+        if (
+            isinstance(found, Tensor)
+            and found.node is leaf
+            and found.axes == leaf.axes
+            and len(loop.carried) >= 1
+            and not _assigned(body, item.name)
+        ):
+            raise ctx.stop(
+                "E054",
+                f"{item.name} is carried but never assigned in the loop",
+                item.span,
+                help=f"assign it: {item.name} = ..",
+            )
         if not isinstance(found, Tensor):
             raise Stop
         results.append(found)
@@ -191,7 +230,9 @@ def _wider(a: Interval, b: Interval, attempt: int) -> Interval:
     joined = a.join(b)
     if attempt == 0:
         return joined
-    candidates = (UNIT_INTERVAL, POSITIVE, NONNEGATIVE) if attempt < 3 else (POSITIVE, NONNEGATIVE) if attempt < 5 else ()
+    candidates = (
+        (UNIT_INTERVAL, POSITIVE, NONNEGATIVE) if attempt < 3 else (POSITIVE, NONNEGATIVE) if attempt < 5 else ()
+    )
     for wide in candidates:
         if joined.within(wide):
             return wide
@@ -199,12 +240,16 @@ def _wider(a: Interval, b: Interval, attempt: int) -> Interval:
 
 
 def _unroll(ctx: Context, scope: Scope, loop: ast.Repeat, count: Size) -> None:
-    from lossdsl.checker import statements  # noqa: PLC0415
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker import statements
+    from lossdsl.checker.expressions import tensor
 
     rounds = count.constant
     if rounds is None:
-        defaults = {s.name: int(s.default) for s in (ctx.program.hypers if ctx.program else []) if s.default is not None and s.kind is Kind.INT}
+        defaults = {
+            s.name: int(s.default)
+            for s in (ctx.program.hypers if ctx.program else [])
+            if s.default is not None and s.kind is Kind.INT
+        }
         if {a.name for a in count.atoms} <= set(defaults):
             rounds = count.value(defaults)
     if rounds is None:

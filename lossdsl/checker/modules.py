@@ -30,15 +30,17 @@ def _sound(name: str, text: str) -> ast.Module | None:
 
 
 def _reported(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
-    from lossdsl.syntax.parser import parse  # noqa: PLC0415 - not needed where all trees are kept
+    from lossdsl.syntax.parser import parse
 
     return parse(source, diagnostics)
 
 
 @dataclass
 class Library:
-    """Loads modules, each once. `sources` holds the text of everything loaded, by module name; `looked` the state of every
-    file that was looked for."""
+    """Loads modules, each once.
+
+    `sources` holds the text of everything loaded, by module name; `looked` the state of every file that was looked for.
+    """
 
     diagnostics: Diagnostics
     given: dict[str, str] = field(default_factory=dict)
@@ -62,7 +64,11 @@ class Library:
         if not self._plain_file(path, stdlib_root()):
             return None
         text = self._read(path)
-        return None if text is None else self._module("/".join(("stdlib", *dotted)) + ".loss", text, path.resolve(), path.parent)
+        return (
+            None
+            if text is None
+            else self._module("/".join(("stdlib", *dotted)) + ".loss", text, path.resolve(), path.parent)
+        )
 
     def _read(self, path: Path) -> str | None:
         text = read_text(path, self.diagnostics)
@@ -122,7 +128,12 @@ class Library:
                 )
                 continue
             if alias in module.functions or alias in module.records:
-                self.diagnostics.report("E011", f"{alias} is already used from elsewhere", used.span, help=f"rename it: {used.name} as other_{used.name}")
+                self.diagnostics.report(
+                    "E011",
+                    f"{alias} is already used from elsewhere",
+                    used.span,
+                    help=f"rename it: {used.name} as other_{used.name}",
+                )
                 continue
             if function is not None:
                 module.functions[alias] = function
@@ -134,7 +145,9 @@ class Library:
         if folder is not None:
             candidates.append(("/".join(use.path) + ".loss", folder, folder.joinpath(*use.path).with_suffix(".loss")))
         root = stdlib_root()
-        candidates.append(("/".join(("stdlib", *use.path)) + ".loss", root, root.joinpath(*use.path).with_suffix(".loss")))
+        candidates.append(
+            ("/".join(("stdlib", *use.path)) + ".loss", root, root.joinpath(*use.path).with_suffix(".loss"))
+        )
         for name, base, path in candidates:
             if name in self.given:
                 return self._module(name, self.given[name], f"<{name}>", None)
@@ -142,7 +155,12 @@ class Library:
                 continue
             key = path.resolve()
             if key in self._loading:
-                self.diagnostics.report("E015", f"{'.'.join(use.path)} uses this file in turn", use.span, help="move what both need into a third file")
+                self.diagnostics.report(
+                    "E015",
+                    f"{'.'.join(use.path)} uses this file in turn",
+                    use.span,
+                    help="move what both need into a third file",
+                )
                 return None
             text = self._read(path)
             if text is None:
@@ -164,7 +182,7 @@ class Library:
         for item in declared:
             span = item.name_span if isinstance(item, ast.Function) else item.span
             if item.name in places:
-                from lossdsl.syntax.diagnostics import Label  # noqa: PLC0415
+                from lossdsl.syntax.diagnostics import Label
 
                 self.diagnostics.report("E011", f"{item.name} is declared twice", span, labels=[Label(places[item.name], "first here")],
                                         help="rename one of them")  # fmt: skip
@@ -199,7 +217,9 @@ def read_text(path: Path, diagnostics: Diagnostics) -> str | None:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         near = suggest(path.name, [p.name for p in path.parent.glob("*.loss")] if path.parent.is_dir() else [])
-        diagnostics.report("E007", f"there is no file {shown}", None, help=f"did you mean {path.parent / near}?" if near else None)
+        diagnostics.report(
+            "E007", f"there is no file {shown}", None, help=f"did you mean {path.parent / near}?" if near else None
+        )
     except UnicodeDecodeError:
         diagnostics.report("E007", f"{shown} is not a text file in UTF-8", None, help="a .loss file is plain text")
     except (OSError, ValueError) as error:
@@ -222,7 +242,9 @@ def building_blocks() -> dict[str, str]:
     for path in sorted(stdlib_root().glob("*.loss")):
         if path.stem == PRELUDE:
             continue
-        for match in re.finditer(r"^(?:loss|def|record)\s+([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for match in re.finditer(
+            r"^(?:loss|def|record)\s+([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             found.setdefault(match.group(1), path.stem)
     return found
 

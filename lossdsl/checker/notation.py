@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - `Notation` says what each method is
 """Two ways to write mathematics: LaTeX, and plain text with Unicode signs.
 
 A piece is a text and how tightly it binds, so that whoever uses it knows whether it needs brackets.
@@ -99,9 +98,7 @@ class Notation:
         """A function by its name."""
         raise NotImplementedError
 
-    def big(
-        self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece
-    ) -> Piece:
+    def big(self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece) -> Piece:
         """A binder. index: what it runs over; count: how many those are, where that is known."""
         raise NotImplementedError
 
@@ -208,9 +205,7 @@ class Latex(Notation):
         if not exponent:
             return Piece(plain)
         power = f"10^{{{int(exponent)}}}"
-        return (
-            Piece(power, POWER) if mantissa in ("1", "1.0") else Piece(f"{mantissa} \\cdot {power}", PRODUCT)
-        )
+        return Piece(power, POWER) if mantissa in ("1", "1.0") else Piece(f"{mantissa} \\cdot {power}", PRODUCT)
 
     def brackets(self, text: str) -> str:
         return f"\\left({text}\\right)"
@@ -228,10 +223,7 @@ class Latex(Notation):
             return Piece(f"{self.at_least(args[0], ATOM)}^{{{args[1].text}}}", POWER)
         if op in ("floordiv", "mod", *_COMPARISONS, "and", "or", "not"):
             level = _LEVELS.get(op, LOOSE)
-            args = [
-                Piece(self.at_least(a, level + (k > 0 or op in _COMPARISONS)), ATOM)
-                for k, a in enumerate(args)
-            ]
+            args = [Piece(self.at_least(a, level + (k > 0 or op in _COMPARISONS)), ATOM) for k, a in enumerate(args)]
         return self._filled(op, args)
 
     def _filled(self, op: str, args: Sequence[Piece]) -> Piece:
@@ -258,9 +250,7 @@ class Latex(Notation):
         inside = self.brackets(", ".join(arguments))
         return Piece(self.below(head + inside, indices))
 
-    def big(
-        self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece
-    ) -> Piece:
+    def big(self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece) -> Piece:
         under = ", ".join(index)
         if conditions:
             rows = " \\\\ ".join([under, *conditions])
@@ -384,9 +374,7 @@ class Text(Notation):
                 return self.operation("neg", [self.operation("div", [inner, args[1]])])
             case "div" | "floordiv":
                 sign = "/" if op == "div" else "//"
-                return Piece(
-                    f"{self.at_least(args[0], PRODUCT)}{sign}{self.at_least(args[1], POWER)}", PRODUCT
-                )
+                return Piece(f"{self.at_least(args[0], PRODUCT)}{sign}{self.at_least(args[1], POWER)}", PRODUCT)
             case "pow":
                 return Piece(f"{self.at_least(args[0], ATOM)}^{self.at_least(args[1], ATOM)}", POWER)
             case "not":
@@ -412,9 +400,7 @@ class Text(Notation):
     def call(self, name: str, arguments: Sequence[str], indices: Sequence[str] = ()) -> Piece:
         return Piece(self.below(f"{name}({', '.join(arguments)})", indices))
 
-    def big(
-        self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece
-    ) -> Piece:
+    def big(self, op: str, index: Sequence[str], conditions: Sequence[str], count: str | None, body: Piece) -> Piece:
         over = ", ".join(index) + (": " + " and ".join(conditions) if conditions else "")
         under = f"_{over}" if re.fullmatch(r"\w'*", over) else f"_{{{over}}}"
         taken = self.at_least(body, BIG)

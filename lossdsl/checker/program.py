@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from lossdsl.checker import statements, types
 from lossdsl.checker.calls import builtin_names
 from lossdsl.checker.context import Context
-from lossdsl.checker.values import FunctionSpec, FunctionValue, HyperSpec, InputSpec, LoadedModule, Program, RecordValue, Scope, Tensor
+from lossdsl.checker.values import (
+    FunctionSpec,
+    FunctionValue,
+    HyperSpec,
+    InputSpec,
+    LoadedModule,
+    Program,
+    RecordValue,
+    Scope,
+    Tensor,
+)
 from lossdsl.graph.build import Graph, GraphTooLarge
 from lossdsl.graph.ranges import Ranges
 from lossdsl.syntax import ast
@@ -44,7 +54,10 @@ def check_module(module: LoadedModule, prelude: LoadedModule | None, diagnostics
 
 def _callees_first(module: LoadedModule) -> list[ast.Function]:
     functions = {f.name: f for f in reversed(module.tree.functions)}
-    mentions = {name: [w for w in dict.fromkeys(re.findall(r"\w+", f.span.text)) if w in functions] for name, f in functions.items()}
+    mentions = {
+        name: [w for w in dict.fromkeys(re.findall(r"\w+", f.span.text)) if w in functions]
+        for name, f in functions.items()
+    }
     ordered: dict[str, ast.Function] = {}
     seen: set[str] = set()
     stack = [(f.name, False) for f in reversed(module.tree.functions)]
@@ -72,7 +85,9 @@ def elaborate(
     graph = Graph()
     ranges = Ranges(graph)
     program = Program(function.name, module, function, graph, ranges)
-    ctx = Context(graph, ranges, diagnostics, prelude, None if hypers is None else dict(hypers), dict(sizes or {}), program)
+    ctx = Context(
+        graph, ranges, diagnostics, prelude, None if hypers is None else dict(hypers), dict(sizes or {}), program
+    )
     try:
         with ast.deep_recursion():
             _run(ctx, module, function, program)
@@ -109,14 +124,23 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
         for value in found:
             hidden = value.node.dims - set(value.axes)
             if hidden:
-                raise ctx.stop("E050", f"the value of {function.name} still depends on {', '.join(map(str, hidden))}", function.name_span)
+                raise ctx.stop(
+                    "E050",
+                    f"the value of {function.name} still depends on {', '.join(map(str, hidden))}",
+                    function.name_span,
+                )
 
 
 def _check_names(ctx: Context, function: ast.Function) -> None:
     seen: dict[str, Span] = {}
     for parameter in (*function.parameters, *function.hyperparameters):
         if parameter.name in seen:
-            ctx.report("E011", f"{parameter.name} is declared twice", parameter.span, labels=[Label(seen[parameter.name], "first here")])
+            ctx.report(
+                "E011",
+                f"{parameter.name} is declared twice",
+                parameter.span,
+                labels=[Label(seen[parameter.name], "first here")],
+            )
         seen[parameter.name] = parameter.span
         if types.is_axis_name(parameter.name):
             ctx.report("E011", f"capitalised names are axes; {parameter.name} cannot be a parameter", parameter.span,
@@ -125,7 +149,12 @@ def _check_names(ctx: Context, function: ast.Function) -> None:
 
 def _check_name(module: LoadedModule, name: str, span: Span, diagnostics: Diagnostics) -> None:
     if name in builtin_names() and not module.name.endswith("stdlib/prelude.loss"):
-        diagnostics.report("E011", f"{name} is an operation of the language and cannot be declared anew", span, help=f"call it my_{name}")
+        diagnostics.report(
+            "E011",
+            f"{name} is an operation of the language and cannot be declared anew",
+            span,
+            help=f"call it my_{name}",
+        )
 
 
 def _check_record(module: LoadedModule, record: ast.Record, diagnostics: Diagnostics) -> None:
@@ -135,7 +164,9 @@ def _check_record(module: LoadedModule, record: ast.Record, diagnostics: Diagnos
     seen: dict[str, Span] = {}
     for field in record.fields:
         if field.name in seen:
-            diagnostics.report("E011", f"{field.name} is declared twice", field.span, labels=[Label(seen[field.name], "first here")])
+            diagnostics.report(
+                "E011", f"{field.name} is declared twice", field.span, labels=[Label(seen[field.name], "first here")]
+            )
         seen[field.name] = field.span
         try:
             if not isinstance(field.type, ast.ArrayType) or field.type.kind in module.records:
@@ -147,7 +178,9 @@ def _check_record(module: LoadedModule, record: ast.Record, diagnostics: Diagnos
             continue
 
 
-def _record_fields(ctx: Context, module: LoadedModule, kind: ast.ArrayType, record: ast.Record) -> list[tuple[ast.Field, ast.ArrayType]]:
+def _record_fields(
+    ctx: Context, module: LoadedModule, kind: ast.ArrayType, record: ast.Record
+) -> list[tuple[ast.Field, ast.ArrayType]]:
     """The fields of a record type with its axes under the names given: `Policy[N]` has `chosen: real[N]`."""
     if kind.bounds:
         raise ctx.stop("E012", "a record has no domain of its own; its fields have", kind.span)
@@ -160,7 +193,9 @@ def _record_fields(ctx: Context, module: LoadedModule, kind: ast.ArrayType, reco
         if not isinstance(field.type, ast.ArrayType):
             raise ctx.stop("E012", "a record's fields are tensors", field.type.span)
         axes = tuple(renamed.get(a.size.id, a) if isinstance(a.size, ast.Name) else a for a in field.type.axes)
-        out.append((field, ast.ArrayType(field.type.kind, axes, field.type.bounds, field.type.interval, span=field.type.span)))
+        out.append(
+            (field, ast.ArrayType(field.type.kind, axes, field.type.bounds, field.type.interval, span=field.type.span))
+        )
     del module
     return out
 
@@ -178,7 +213,7 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
     types.declare_arithmetic(ctx, scope, declared)
     bounds = [b.limit for t in declared if isinstance(t, ast.ArrayType) for b in t.bounds]
     bounds += [b.limit for p in function.hyperparameters if isinstance(p.type, ast.ArrayType) for b in p.type.bounds]
-    from lossdsl.checker.reads import walk  # noqa: PLC0415 - reads need this module's neighbours
+    from lossdsl.checker.reads import walk
 
     named = {*scope.axes, *types.named_axes(declared)}
     for limit in bounds:
@@ -189,7 +224,7 @@ def _declare_axes(ctx: Context, scope: Scope, module: LoadedModule, function: as
 
 
 def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Program) -> None:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     kind = parameter.type
     if not isinstance(kind, ast.ArrayType) or kind.axes or kind.kind not in ("real", "int", "bool", "prob", "sign"):
@@ -205,14 +240,21 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
         if static is None:
             raise ctx.stop("E033", f"the default of {parameter.name} is not a constant", parameter.default.span)
         if declared.kind is Kind.INT and (isinstance(static, bool) or static != int(static)):
-            raise ctx.stop("E033", f"{parameter.name} is a whole number, its default is {static}", parameter.default.span)
+            raise ctx.stop(
+                "E033", f"{parameter.name} is a whole number, its default is {static}", parameter.default.span
+            )
         default = int(static) if declared.kind is Kind.INT else static if declared.kind is Kind.BOOL else float(static)
         _check_value(ctx, parameter, declared, float(default), parameter.default.span, "the default")
     value: float | int | None = None
     if ctx.hypers is not None:
         value = ctx.hypers.get(parameter.name, default)
         if value is None:
-            raise ctx.stop("E042", f"{program.name} needs {parameter.name}, which has no default", parameter.span, help=f"give {parameter.name}=..")
+            raise ctx.stop(
+                "E042",
+                f"{program.name} needs {parameter.name}, which has no default",
+                parameter.span,
+                help=f"give {parameter.name}=..",
+            )
         _check_value(ctx, parameter, declared, float(value), parameter.span, "the value given")
         if declared.kind is Kind.INT:
             value = int(value)
@@ -226,7 +268,7 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
 
 
 def _from_defaults(ctx: Context, node: object, program: Program) -> float | None:
-    from lossdsl.graph import nodes as n  # noqa: PLC0415
+    from lossdsl.graph import nodes as n
 
     if isinstance(node, n.Hyper):
         return next((h.default for h in program.hypers if h.name == node.name), None)
@@ -234,22 +276,36 @@ def _from_defaults(ctx: Context, node: object, program: Program) -> float | None
     return None
 
 
-def _check_value(ctx: Context, parameter: ast.Parameter, declared: types.Declared, value: float, span: Span, what: str) -> None:
-    from lossdsl.types.domains import point  # noqa: PLC0415
+def _check_value(
+    ctx: Context, parameter: ast.Parameter, declared: types.Declared, value: float, span: Span, what: str
+) -> None:
+    from lossdsl.types.domains import point
 
     if not point(value).within(declared.domain):
-        raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span)
+        raise ctx.stop(
+            "E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span
+        )
     for op, limit in declared.relations:
         bound = ctx.graph.static(limit, decides=False)
-        if bound is not None and not {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[op]:
-            raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}", span)
+        if (
+            bound is not None
+            and not {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[op]
+        ):
+            raise ctx.stop(
+                "E033", f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}", span
+            )
 
 
 def _parameter(ctx: Context, scope: Scope, module: LoadedModule, parameter: ast.Parameter, program: Program) -> None:
     kind = parameter.type
     scope.places[parameter.name] = parameter.span
     if parameter.default is not None:
-        ctx.report("E012", f"the tensor {parameter.name} has no default", parameter.default.span, help="hyperparameters, after `;`, have defaults")
+        ctx.report(
+            "E012",
+            f"the tensor {parameter.name} has no default",
+            parameter.default.span,
+            help="hyperparameters, after `;`, have defaults",
+        )
     if isinstance(kind, ast.FunctionType):
         scope.names[parameter.name] = FunctionValue(parameter.name, kind)
         for item in (*kind.parameters, kind.result):
@@ -275,7 +331,12 @@ def _input(ctx: Context, scope: Scope, path: tuple[str, ...], kind: ast.ArrayTyp
     axes = types.axis_dims(ctx, scope, kind.axes, declare=True)
     declared = types.kind_of(ctx, scope, kind)
     if declared.shape in ("prob", "unit") and not axes:
-        raise ctx.stop("E012", f"{kind.kind} needs an axis to sum over", kind.span, help=f"write {kind.kind}[C], or real in [0, 1] for one number")
+        raise ctx.stop(
+            "E012",
+            f"{kind.kind} needs an axis to sum over",
+            kind.span,
+            help=f"write {kind.kind}[C], or real in [0, 1] for one number",
+        )
     leaf = ctx.graph.leaf("input", ".".join(path), axes, declared.kind, declared.domain, declared.below, declared.shape)
     leaf.hint = "_".join(path)
     program.inputs.append(InputSpec(path, leaf, types.type_text(kind)))

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 def read(ctx: Context, scope: Scope, bracket: ast.Bracket, default: ast.Expr | None = None) -> Tensor:
     """`base[entries]`, or `base[entries] else default`."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - the two call each other
+    from lossdsl.checker.expressions import tensor
 
     if bracket.guard is not None:
         raise ctx.stop("E052", "a condition after `|` belongs to a binder such as sum[i | ..](..)", bracket.guard.span)
@@ -56,7 +56,9 @@ def read(ctx: Context, scope: Scope, bracket: ast.Bracket, default: ast.Expr | N
     return Tensor(node, result_axes)
 
 
-def _places(ctx: Context, scope: Scope, bracket: ast.Bracket, base: Tensor) -> list[tuple[int, ast.Index | ast.Slice | ast.Keyed]]:
+def _places(
+    ctx: Context, scope: Scope, bracket: ast.Bracket, base: Tensor
+) -> list[tuple[int, ast.Index | ast.Slice | ast.Keyed]]:
     found: list[tuple[int, ast.Index | ast.Slice | ast.Keyed]] = []
     position = 0
     for entry in bracket.entries:
@@ -184,7 +186,9 @@ def infer(ctx: Context, scope: Scope, names: list[str], exprs: list[ast.Expr | N
     return {name: known[name] for name in names}
 
 
-def _from_lenient(ctx: Context, scope: Scope, exprs: Sequence[ast.Expr | None], wanted: set[str], known: dict[str, Range]) -> None:
+def _from_lenient(
+    ctx: Context, scope: Scope, exprs: Sequence[ast.Expr | None], wanted: set[str], known: dict[str, Range]
+) -> None:
     """A variable that only reads with an `else` tell of runs over the axis that they read: `x[t + 1] else 0` has t below T."""
     for expr in exprs:
         if expr is None:
@@ -235,7 +239,13 @@ def _settle(ctx: Context, name: str, found: list[_Constraint]) -> Range:
 
 
 def _from_affine(
-    ctx: Context, scope: Scope, value: ast.Expr, dim: Dim, wanted: set[str], known: dict[str, Range], told: dict[str, list[_Constraint]]
+    ctx: Context,
+    scope: Scope,
+    value: ast.Expr,
+    dim: Dim,
+    wanted: set[str],
+    known: dict[str, Range],
+    told: dict[str, list[_Constraint]],
 ) -> None:
     parts = _affine(ctx, scope, value, wanted)
     if parts is None:
@@ -274,7 +284,7 @@ def _shorter(a: Size, b: Size) -> bool:
 
 
 def _affine(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str]) -> tuple[dict[str, int], Size, Size] | None:
-    """expr as sum coefficient * variable + rest with rest between two lengths, or None."""
+    """Expr as sum coefficient * variable + rest with rest between two lengths, or None."""
     match expr:
         case ast.Group():
             return _affine(ctx, scope, expr.inner, wanted)
@@ -312,7 +322,7 @@ def _affine(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str]) -> tup
 
 def _bounded(ctx: Context, scope: Scope, expr: ast.Expr) -> tuple[dict[str, int], Size, Size] | None:
     """A part without wanted variables: a length, or something between two lengths."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     found = _quietly(ctx, lambda: tensor(ctx, scope, expr))
     if found is None:
@@ -340,9 +350,11 @@ def _quietly(ctx: Context, action: Callable[[], T]) -> T | None:
         ctx.diagnostics.found[:] = found
 
 
-def _reads(ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str], with_else: bool = False) -> Iterator[tuple[ast.Expr, Dim, Span]]:
+def _reads(
+    ctx: Context, scope: Scope, expr: ast.Expr, wanted: set[str], with_else: bool = False
+) -> Iterator[tuple[ast.Expr, Dim, Span]]:
     """(index expression, axis read, place) of every read whose index mentions a wanted variable."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     lenient = set() if with_else else {id(e.value) for e in walk(expr) if isinstance(e, ast.Otherwise)}
     called = {id(e.function) for e in walk(expr) if isinstance(e, ast.Call)}

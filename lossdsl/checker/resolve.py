@@ -61,7 +61,12 @@ def resolve(target: str | Path) -> Resolved:
     if module is None:
         raise LossError(diagnostics.found)
     function = _choose(module, name, diagnostics)
-    return Resolved(module, function, library, Recipe("module", module.name, module.tree.source.text, function.name, {}, library.sources))
+    return Resolved(
+        module,
+        function,
+        library,
+        Recipe("module", module.name, module.tree.source.text, function.name, {}, library.sources),
+    )
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -69,7 +74,9 @@ def _split(text: str) -> tuple[str, str | None]:
     return (match.group(1), match.group(2)) if match else (text, None)
 
 
-def _named(library: Library, head: str, name: str | None, diagnostics: Diagnostics) -> tuple[LoadedModule | None, str | None]:
+def _named(
+    library: Library, head: str, name: str | None, diagnostics: Diagnostics
+) -> tuple[LoadedModule | None, str | None]:
     """A paper's slug, a building block, or a family (then with a name)."""
     if re.fullmatch(r"[A-Za-z_][\w.]*", head):
         parts = tuple(head.split("."))
@@ -93,7 +100,9 @@ def _choose(module: LoadedModule, name: str | None, diagnostics: Diagnostics) ->
     functions = {f.name: f for f in module.tree.functions}
     if name is None:
         if not module.tree.losses:
-            diagnostics.report("E014", f"{module.name} declares no loss", None, help="a loss begins with `loss name(..):`")
+            diagnostics.report(
+                "E014", f"{module.name} declares no loss", None, help="a loss begins with `loss name(..):`"
+            )
             raise LossError(diagnostics.found)
         return module.tree.losses[0]
     if name not in functions:
@@ -148,7 +157,12 @@ def build(resolved: Resolved, options: Mapping[str, Any]) -> Program:
     for name, value in options.items():
         number = _plain_number(value)
         if number is None:
-            diagnostics.report("E041", f"{name} must be a number, not {type(value).__name__}", None, help="tensors are given when the loss is called")
+            diagnostics.report(
+                "E041",
+                f"{name} must be a number, not {type(value).__name__}",
+                None,
+                help="tensors are given when the loss is called",
+            )
         elif is_axis_name(name):
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 diagnostics.report("E041", f"the length {name} must be a whole number, not {value!r}", None)
@@ -198,7 +212,9 @@ def lifted(resolved: Resolved, extra: Mapping[str, int]) -> Resolved:
         assert isinstance(kind, ast.ArrayType)
         count = extra.get(parameter.name, 0)
         lead = tuple(ast.Axis(ast.Name(name, span=span), span=span) for name in names[len(names) - count :])
-        parameters.append(ast.Parameter(parameter.name, replace(kind, axes=(*lead, *kind.axes)), None, span=parameter.span))
+        parameters.append(
+            ast.Parameter(parameter.name, replace(kind, axes=(*lead, *kind.axes)), None, span=parameter.span)
+        )
     given = [ast.Argument(None, ast.Name(p.name, span=span), span=span) for p in parameters]
     given += [ast.Argument(h.name, ast.Name(h.name, span=span), span=span) for h in function.hyperparameters]
     call = ast.Call(ast.Name(function.name, span=span), tuple(given), span=span)
@@ -206,7 +222,9 @@ def lifted(resolved: Resolved, extra: Mapping[str, int]) -> Resolved:
         "def", f"lifted_{function.name}", tuple(parameters), function.hyperparameters, None, function.doc,
         (ast.Value((call,), span=span),), span=span, name_span=function.name_span,
     )  # fmt: skip
-    module = LoadedModule("<lifted>", resolved.module.tree, dict(resolved.module.records), dict(resolved.module.functions))
+    module = LoadedModule(
+        "<lifted>", resolved.module.tree, dict(resolved.module.records), dict(resolved.module.functions)
+    )
     module.functions[function.name] = (resolved.module, function)
     return replace(resolved, module=module, function=outer)
 
@@ -223,10 +241,14 @@ def _expression(text: str, library: Library, diagnostics: Diagnostics) -> Resolv
         raise LossError(diagnostics.found)
     module, function = _as_loss(expr, source, library, diagnostics)
     diagnostics.raise_if_errors()
-    return Resolved(module, function, library, Recipe("expression", "<expression>", text, function.name, {}, library.sources))
+    return Resolved(
+        module, function, library, Recipe("expression", "<expression>", text, function.name, {}, library.sources)
+    )
 
 
-def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diagnostics) -> tuple[LoadedModule, ast.Function]:
+def _as_loss(
+    expr: ast.Expr, source: Source, library: Library, diagnostics: Diagnostics
+) -> tuple[LoadedModule, ast.Function]:
     """A loss whose parameters are the free names of an expression."""
     span = Span(source, 0, len(source.text))
     module = LoadedModule("<expression>", ast.Module(source, None, (), (), (), span=span))
@@ -238,13 +260,29 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
     bound = _bound_names(expr)
     hypers: list[ast.Parameter] = []
     called = {id(c.function) for c in reads.walk(expr) if isinstance(c, ast.Call)}
-    heads = {id(f.base) for f in (c.function for c in reads.walk(expr) if isinstance(c, ast.Call)) if isinstance(f, ast.Bracket)}
-    binders = {id(e.value) for c in reads.walk(expr) if isinstance(c, ast.Call) and isinstance(c.function, ast.Bracket) for e in c.function.entries if isinstance(e, ast.Index)}
+    heads = {
+        id(f.base)
+        for f in (c.function for c in reads.walk(expr) if isinstance(c, ast.Call))
+        if isinstance(f, ast.Bracket)
+    }
+    binders = {
+        id(e.value)
+        for c in reads.walk(expr)
+        if isinstance(c, ast.Call) and isinstance(c.function, ast.Bracket)
+        for e in c.function.entries
+        if isinstance(e, ast.Index)
+    }
     for item in reads.walk(expr):
         if not isinstance(item, ast.Name) or id(item) in called | heads | binders:
             continue
         name = item.id
-        if name in types or name in bound or is_axis_name(name) or name in CONSTANTS or any(h.name == name for h in hypers):
+        if (
+            name in types
+            or name in bound
+            or is_axis_name(name)
+            or name in CONSTANTS
+            or any(h.name == name for h in hypers)
+        ):
             continue
         if name in module.functions or name in builtin_names():
             continue
@@ -253,7 +291,15 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
     del diagnostics
     parameters = tuple(ast.Parameter(name, kind, None, span=span) for name, kind in types.items())
     function = ast.Function(
-        "loss", _loss_name(expr), parameters, tuple(hypers), None, source.text.strip(), (ast.Value((expr,), span=span),), span=span, name_span=span
+        "loss",
+        _loss_name(expr),
+        parameters,
+        tuple(hypers),
+        None,
+        source.text.strip(),
+        (ast.Value((expr,), span=span),),
+        span=span,
+        name_span=span,
     )
     return module, function
 
@@ -261,7 +307,11 @@ def _as_loss(expr: ast.Expr, source: Source, library: Library, diagnostics: Diag
 def _over_further_axes(expr: ast.Expr, types: dict[str, ast.Type]) -> None:
     """`mean[N](cross_entropy(logits, labels))`: an axis that no parameter declares leads every input."""
     declared = {
-        a.size.id for kind in types.values() if isinstance(kind, ast.ArrayType) for a in kind.axes if isinstance(a.size, ast.Name)
+        a.size.id
+        for kind in types.values()
+        if isinstance(kind, ast.ArrayType)
+        for a in kind.axes
+        if isinstance(a.size, ast.Name)
     }
     further: dict[str, ast.Axis] = {}
     for call in reads.walk(expr):
@@ -303,7 +353,13 @@ def _bring_functions(expr: ast.Expr, module: LoadedModule, library: Library) -> 
         head = item.function.base if isinstance(item.function, ast.Bracket) else item.function
         if not isinstance(head, ast.Name) or head.id in module.functions or head.id in BINDERS:
             continue
-        found = library.stdlib((blocks[head.id],)) if head.id in blocks else library.stdlib(("papers", head.id)) if re.fullmatch(r"\w+", head.id) else None
+        found = (
+            library.stdlib((blocks[head.id],))
+            if head.id in blocks
+            else library.stdlib(("papers", head.id))
+            if re.fullmatch(r"\w+", head.id)
+            else None
+        )
         if found is None or head.id not in found.functions:
             continue
         module.functions[head.id] = found.functions[head.id]

@@ -62,7 +62,9 @@ class Signature:
             "name": self.name,
             "inputs": entries(self.inputs),
             "functions": entries(self.functions),
-            "hyperparameters": [{"name": h.name, "type": h.type, "default": h.default, "value": h.value} for h in self.hyperparameters],
+            "hyperparameters": [
+                {"name": h.name, "type": h.type, "default": h.default, "value": h.value} for h in self.hyperparameters
+            ],
             "params": entries(self.params),
             "state": entries(self.state),
             "draws": entries(self.draws),

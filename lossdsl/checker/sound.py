@@ -36,9 +36,7 @@ def recall(path: Path) -> dict[str, int] | None:
         entry: dict[str, Any] = json.loads(data)
         looked: Looked = entry["looked"]
         counts: dict[str, int] = entry["counts"]
-        fresh = entry["stamp"] == kept.stamp() and all(
-            _now(Path(p)) == before for p, before in looked.items()
-        )
+        fresh = entry["stamp"] == kept.stamp() and all(_now(Path(p)) == before for p, before in looked.items())
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return counts if fresh and looked.get(absolute(path)) is not None else None
@@ -58,10 +56,6 @@ def _name(path: Path) -> str:
 
 def _now(path: Path) -> str | None:
     try:
-        return (
-            state(path, path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
-            if path.is_file()
-            else None
-        )
+        return state(path, path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")) if path.is_file() else None
     except (OSError, ValueError):
         return None

@@ -35,13 +35,17 @@ def body(ctx: Context, scope: Scope, function: ast.Function) -> tuple[Tensor, ..
     custom = None if backward is None else _stand_in(ctx, scope, function, backward)
     found = block(ctx, scope, function.body, function)
     if found is None:
-        raise ctx.stop("E051", f"{function.name} has no value", function.name_span, help="end its block with an expression")
+        raise ctx.stop(
+            "E051", f"{function.name} has no value", function.name_span, help="end its block with an expression"
+        )
     if backward is not None and custom is not None:
         found = (_declared_derivative(ctx, scope, function, backward, custom, found),)
     return tuple(_shaped(ctx, scope, function, t) for t in found)
 
 
-def block(ctx: Context, scope: Scope, statements: tuple[ast.Statement, ...], function: ast.Function | None) -> tuple[Tensor, ...] | None:
+def block(
+    ctx: Context, scope: Scope, statements: tuple[ast.Statement, ...], function: ast.Function | None
+) -> tuple[Tensor, ...] | None:
     """Run statements in order; the value of the last value statement, if there is one."""
     value: tuple[Tensor, ...] | None = None
     place: ast.Value | None = None
@@ -88,6 +92,7 @@ class _Poison:
 
 
 def is_poison(found: object) -> bool:
+    """Does a name stand for something whose definition was refused?"""
     return isinstance(found, _Poison)
 
 
@@ -116,7 +121,7 @@ def _statement(ctx: Context, scope: Scope, statement: ast.Statement) -> tuple[Te
 
 def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, ...]:
     """The values of a block; a call with several hands them all on where it stands alone."""
-    from lossdsl.checker.expressions import tensor, value  # noqa: PLC0415 - expressions call bodies
+    from lossdsl.checker.expressions import tensor, value
 
     if len(statement.values) == 1:
         found = value(ctx, scope, statement.values[0])
@@ -131,7 +136,7 @@ def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, .
 
 
 def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
-    from lossdsl.checker.expressions import value  # noqa: PLC0415
+    from lossdsl.checker.expressions import value
 
     targets = statement.targets
     if len(targets) == 1 and len(statement.values) == 1:
@@ -141,7 +146,9 @@ def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
             return
         found = value(ctx, scope, statement.values[0])
         if isinstance(found, Several):
-            raise ctx.stop("E040", f"this gives {len(found.items)} values", statement.span, help="name them all: a, b = f(x)")
+            raise ctx.stop(
+                "E040", f"this gives {len(found.items)} values", statement.span, help="name them all: a, b = f(x)"
+            )
         _bind_name(ctx, scope, target, found)
         return
     values: list[Value] = []
@@ -156,7 +163,9 @@ def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
 
 def _bind_name(ctx: Context, scope: Scope, target: ast.Expr, found: Value) -> None:
     if not isinstance(target, ast.Name):
-        raise ctx.stop("E052", "the left side of a definition is a name, or a name with variables: y[i, j] = ..", target.span)
+        raise ctx.stop(
+            "E052", "the left side of a definition is a name, or a name with variables: y[i, j] = ..", target.span
+        )
     _declare(ctx, scope, target)
     scope.names[target.id] = found
     if isinstance(found, Tensor):
@@ -175,10 +184,19 @@ def _remember(ctx: Context, name: str, found: Tensor, target: ast.Expr) -> None:
 def _declare(ctx: Context, scope: Scope, target: ast.Name) -> None:
     name = target.id
     if types.is_axis_name(name):
-        raise ctx.stop("E011", f"capitalised names are axes; {name} cannot be defined", target.span, help=f"write {name.lower()} = ..")
+        raise ctx.stop(
+            "E011",
+            f"capitalised names are axes; {name} cannot be defined",
+            target.span,
+            help=f"write {name.lower()} = ..",
+        )
     if name in scope.names and name not in scope.carried and not is_poison(scope.names[name]):
         labels = [Label(scope.places[name], "first here")] if name in scope.places else []
-        hint = "a state is changed with :=" if name in scope.states else "use another name; values do not change once defined"
+        hint = (
+            "a state is changed with :="
+            if name in scope.states
+            else "use another name; values do not change once defined"
+        )
         raise ctx.stop("E011", f"{name} already stands for something", target.span, labels=labels, help=hint)
     scope.places[name] = target.span
 
@@ -193,9 +211,11 @@ def _pointed(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr) ->
     _remember(ctx, target.base.id, found, target)
 
 
-def pointed_value(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr, given: dict[str, Range] | None = None) -> Tensor:
+def pointed_value(
+    ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr, given: dict[str, Range] | None = None
+) -> Tensor:
     """The tensor over the variables of a left side."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     names: list[str] = []
     ranges: dict[str, Range] = {}
@@ -212,7 +232,12 @@ def pointed_value(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Exp
         if name in scope.names and not is_poison(scope.names[name]):
             raise ctx.stop("E028", f"{name} already stands for something here", target.span, help="use another letter")
     if len(set(names)) < len(names):
-        raise ctx.stop("E028", "one variable stands twice on the left", target.span, help="a diagonal is read on the right: d[i] = s[i, i]")
+        raise ctx.stop(
+            "E028",
+            "one variable stands twice on the left",
+            target.span,
+            help="a diagonal is read on the right: d[i] = s[i, i]",
+        )
     ranges.update(given or {})
     missing = [v for v in names if v not in ranges]
     if missing:
@@ -232,7 +257,7 @@ def pointed_value(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Exp
 
 
 def _lasting(ctx: Context, scope: Scope, statement: ast.Lasting) -> None:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     leaf, declared_text = _lasting_leaf(ctx, scope, statement, statement.role)
     initial: Node | None = None
@@ -257,7 +282,12 @@ def _lasting_leaf(ctx: Context, scope: Scope, statement: ast.Lasting | ast.Draw,
     if scope.in_loop:
         raise ctx.stop("E052", f"a {role} is declared outside of loops", statement.span)
     if scope.function is not None and scope.function.kind == "def":
-        raise ctx.stop("E052", f"a {role} belongs to a loss, not to a def", statement.span, help=f"declare {statement.name} in the loss and hand it in")
+        raise ctx.stop(
+            "E052",
+            f"a {role} belongs to a loss, not to a def",
+            statement.span,
+            help=f"declare {statement.name} in the loss and hand it in",
+        )
     if not isinstance(statement.type, ast.ArrayType):
         raise ctx.stop("E012", f"a {role} is a tensor", statement.span)
     _declare(ctx, scope, ast.Name(statement.name, span=statement.span))
@@ -291,7 +321,9 @@ def _check_initial(ctx: Context, statement: ast.Lasting, initial: Node, leaf: Le
     if leaf.kind is Kind.INT and initial.kind is Kind.REAL:
         raise ctx.stop("E032", f"{statement.name} holds whole numbers", statement.initial.span)
     if not ctx.interval(initial).within(leaf.domain):
-        ctx.report("E033", f"the first value of {statement.name} lies outside its domain {leaf.domain}", statement.initial.span)
+        ctx.report(
+            "E033", f"the first value of {statement.name} lies outside its domain {leaf.domain}", statement.initial.span
+        )
 
 
 def _check_arguments_fixed(ctx: Context, statement: ast.Lasting, arguments: tuple[Node, ...]) -> None:
@@ -302,7 +334,7 @@ def _check_arguments_fixed(ctx: Context, statement: ast.Lasting, arguments: tupl
 
 def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str, tuple[Node, ...]]:
     """A distribution's name and the nodes of its arguments."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     if law.name not in DISTRIBUTIONS:
         near = suggest(law.name, DISTRIBUTIONS)
@@ -315,9 +347,16 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
             raise ctx.stop("E040", f"{law.name} takes {len(parameters)} numbers", argument.span)
         name = argument.name or parameters[place][0]
         if name not in dict(parameters):
-            raise ctx.stop("E041", f"{law.name} has no {name}", argument.span, help=f"it has {', '.join(p for p, _ in parameters)}")
+            raise ctx.stop(
+                "E041", f"{law.name} has no {name}", argument.span, help=f"it has {', '.join(p for p, _ in parameters)}"
+            )
         found = tensor(ctx, scope, argument.value)
-        needed = {"std": Interval(0), "scale": Interval(0), "rate": Interval(0, INF, low_open=True), "p": Interval(0, 1)}.get(name, ANY)
+        needed = {
+            "std": Interval(0),
+            "scale": Interval(0),
+            "rate": Interval(0, INF, low_open=True),
+            "p": Interval(0, 1),
+        }.get(name, ANY)
         if not ctx.interval(found.node).within(needed):
             ctx.report("E033", f"{name} of {law.name} must be {needed}, which is not known here", argument.span)
         values[name] = found.node
@@ -325,7 +364,9 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
 
 
 def _draw(ctx: Context, scope: Scope, statement: ast.Draw) -> None:
-    leaf, text = _lasting_leaf(ctx, scope, ast.Draw(statement.name, statement.type, statement.distribution, span=statement.span), "draw")
+    leaf, text = _lasting_leaf(
+        ctx, scope, ast.Draw(statement.name, statement.type, statement.distribution, span=statement.span), "draw"
+    )
     law, arguments = distribution(ctx, scope, statement.distribution)
     assert ctx.program is not None
     ctx.program.draws.append(DrawSpec(leaf.name, leaf, law, arguments, text))
@@ -333,7 +374,7 @@ def _draw(ctx: Context, scope: Scope, statement: ast.Draw) -> None:
 
 
 def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     target = statement.target
     base = target.base if isinstance(target, ast.Bracket) else target
@@ -345,7 +386,12 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
                        help=f"a value is defined with =, only a state is changed: state {base.id}: real = 0" if declared
                        else f"declare it first: state {base.id}: real = 0")  # fmt: skip
     if scope.in_loop:
-        raise ctx.stop("E052", "a state is changed outside of loops", statement.span, help="carry the value through the loop and update after it")
+        raise ctx.stop(
+            "E052",
+            "a state is changed outside of loops",
+            statement.span,
+            help="carry the value through the loop and update after it",
+        )
     current = scope.names[base.id]
     assert isinstance(current, Tensor)
     new = tensor(ctx, scope, statement.value)
@@ -362,13 +408,17 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
     if leaf.kind is Kind.INT and value.kind is Kind.REAL:
         raise ctx.stop("E032", f"{base.id} holds whole numbers", statement.value.span)
     if not ctx.interval(value).within(leaf.domain):
-        ctx.report("E033", f"the new value of {base.id} must be {leaf.domain}, which is not known here", statement.value.span)
+        ctx.report(
+            "E033", f"the new value of {base.id} must be {leaf.domain}, which is not known here", statement.value.span
+        )
     ctx.program.updates[full] = value
     scope.names[base.id] = Tensor(value, current.axes)
 
 
-def _indexed_update(ctx: Context, scope: Scope, target: ast.Bracket, current: Tensor, new: Tensor, statement: ast.Update) -> Node:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+def _indexed_update(
+    ctx: Context, scope: Scope, target: ast.Bracket, current: Tensor, new: Tensor, statement: ast.Update
+) -> Node:
+    from lossdsl.checker.expressions import tensor
 
     if len(target.entries) != 1 or not isinstance(target.entries[0], ast.Index) or not current.axes:
         raise ctx.stop("E053", "an update at an index takes one index, for the state's first axis", target.span)
@@ -381,7 +431,11 @@ def _indexed_update(ctx: Context, scope: Scope, target: ast.Bracket, current: Te
     allowed = set(index.axes) | set(rest)
     extra = new.node.dims - allowed
     if extra:
-        raise ctx.stop("E050", f"the rows of {current.node.hint or 'the state'} have no axis {', '.join(str(d) for d in extra)}", statement.value.span)
+        raise ctx.stop(
+            "E050",
+            f"the rows of {current.node.hint or 'the state'} have no axis {', '.join(str(d) for d in extra)}",
+            statement.value.span,
+        )
     return ctx.graph.scatter(current.node, dim, index.node, new.node, index.axes)
 
 
@@ -407,9 +461,14 @@ def _stand_in(ctx: Context, scope: Scope, function: ast.Function, backward: ast.
 
 
 def _declared_derivative(
-    ctx: Context, scope: Scope, function: ast.Function, backward: ast.Backward, custom: _Custom, found: tuple[Tensor, ...]
+    ctx: Context,
+    scope: Scope,
+    function: ast.Function,
+    backward: ast.Backward,
+    custom: _Custom,
+    found: tuple[Tensor, ...],
 ) -> Tensor:
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415
+    from lossdsl.checker.expressions import tensor
 
     if len(found) != 1:
         raise ctx.stop("E052", "a def with a declared derivative has one value", function.name_span)
@@ -438,7 +497,12 @@ def _declared_derivative(
             gradients[name] = tensor(ctx, inner, item.value).node
         wrong = gradients[name].dims - argument.node.dims - frozenset(argument.axes) - frozenset(incoming.axes)
         if wrong:
-            raise ctx.stop("E050", f"the gradient of {name} has an axis that {name} has not", item.value.span, underline=", ".join(map(str, wrong)))
+            raise ctx.stop(
+                "E050",
+                f"the gradient of {name} has an axis that {name} has not",
+                item.value.span,
+                underline=", ".join(map(str, wrong)),
+            )
     wrt = tuple((leaf, argument.node) for leaf, argument in custom.leaves.values())
     node = ctx.graph.custom(value.node, wrt, incoming, tuple(gradients.get(name) for name in custom.leaves))
     node.hint = node.hint or function.name
@@ -472,12 +536,20 @@ def _shaped(ctx: Context, scope: Scope, function: ast.Function, found: Tensor) -
     if set(found.axes) != set(wanted):
         renamed = _by_length(ctx, found, wanted)
         if renamed is None:
-            raise ctx.stop("E050", f"{function.name} declares {function.result.span.text} but yields {types.shape_text(found)}", function.result.span)
+            raise ctx.stop(
+                "E050",
+                f"{function.name} declares {function.result.span.text} but yields {types.shape_text(found)}",
+                function.result.span,
+            )
         found = renamed
     if declared.kind is Kind.INT and found.node.kind is Kind.REAL:
         raise ctx.stop("E050", f"{function.name} declares whole numbers but yields real ones", function.result.span)
     if not ctx.interval(found.node).within(declared.domain):
-        ctx.report("E033", f"the value of {function.name} must be {declared.domain}, which is not known here", function.result.span)
+        ctx.report(
+            "E033",
+            f"the value of {function.name} must be {declared.domain}, which is not known here",
+            function.result.span,
+        )
     return Tensor(found.node, wanted)
 
 

@@ -37,7 +37,7 @@ def is_axis_name(name: str) -> bool:
 
 def size(ctx: Context, scope: Scope, expr: ast.Expr) -> Size:
     """A length: arithmetic on axes, whole hyperparameters and whole numbers."""
-    from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions need types
+    from lossdsl.checker.expressions import tensor
 
     found = tensor(ctx, scope, expr)
     result = size_of(found.node)
@@ -61,7 +61,7 @@ def size(ctx: Context, scope: Scope, expr: ast.Expr) -> Size:
 
 def _opaque_size(ctx: Context, node: Node) -> Size | None:
     """A length that hyperparameters decide, but not by sums and products (2^j, min(a, b)): known once they are."""
-    from lossdsl.graph import nodes as n  # noqa: PLC0415
+    from lossdsl.graph import nodes as n
 
     below = n.topological([node])
     if ctx.hypers is not None or not all(isinstance(x, n.Const | n.Hyper | n.Apply | n.SizeOf) for x in below):
@@ -136,7 +136,12 @@ def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dic
             continue
         axes = sorted(kind.axes, key=lambda a: a.least is None)
         for axis in axes:
-            if isinstance(axis.size, ast.Name) and is_axis_name(axis.size.id) and axis.name is None and axis.size.id not in named:
+            if (
+                isinstance(axis.size, ast.Name)
+                and is_axis_name(axis.size.id)
+                and axis.name is None
+                and axis.size.id not in named
+            ):
                 existing = scope.axes.get(axis.size.id)
                 if existing is not None and axis.least is not None:
                     atom = existing.size.atom
@@ -149,13 +154,18 @@ def declare_axes(ctx: Context, scope: Scope, types: list[ast.Type], records: dic
 
 def declare_arithmetic(ctx: Context, scope: Scope, types: list[ast.Type]) -> None:
     """Axis names that only stand in arithmetic, as in `real[2*N, D]` alone, are axes too; their length follows from the input's."""
-    from lossdsl.checker.reads import walk  # noqa: PLC0415 - reads need types
+    from lossdsl.checker.reads import walk
 
     for kind in types:
         if isinstance(kind, ast.ArrayType):
             for axis in kind.axes:
                 for item in walk(axis.size):
-                    if isinstance(item, ast.Name) and is_axis_name(item.id) and item.id not in scope.axes and item.id not in _named(types):
+                    if (
+                        isinstance(item, ast.Name)
+                        and is_axis_name(item.id)
+                        and item.id not in scope.axes
+                        and item.id not in _named(types)
+                    ):
                         _axis_dim(ctx, scope, ast.Axis(item, span=item.span), declare=True)
 
 
@@ -174,7 +184,7 @@ def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
     for bound in declared.bounds:
         if kind is Kind.BOOL:
             raise ctx.stop("E032", "truth values have no bounds", bound.span)
-        from lossdsl.checker.expressions import tensor  # noqa: PLC0415 - expressions need types
+        from lossdsl.checker.expressions import tensor
 
         limit = tensor(ctx, scope, bound.limit)
         if limit.node.dims:
@@ -237,7 +247,10 @@ def _base(ctx: Context, scope: Scope, declared: ast.ArrayType) -> tuple[Kind, In
 def type_text(kind: ast.ArrayType) -> str:
     """An array type as it would be written, with the axes that it has now."""
     domain = re.sub(r"^\w+(\s*\[[^\]]*\])?", "", kind.span.text)
-    plain = (a.size.id if isinstance(a.size, ast.Name) and a.least is None and a.name is None else a.span.text for a in kind.axes)
+    plain = (
+        a.size.id if isinstance(a.size, ast.Name) and a.least is None and a.name is None else a.span.text
+        for a in kind.axes
+    )
     axes = ", ".join(plain)
     return f"{kind.kind}[{axes}]{domain}" if axes else kind.kind + domain
 

@@ -232,9 +232,7 @@ def settings(words: Iterable[str]) -> dict[str, float | int]:
             raise Failed(f"--set {word}: expected NAME=VALUE", "for example --set beta=0.1", 2)
         value = number(text.strip())
         if value is None:
-            raise Failed(
-                f"--set {word}: {text.strip() or 'nothing'} is not a number", "for example --set beta=0.1", 2
-            )
+            raise Failed(f"--set {word}: {text.strip() or 'nothing'} is not a number", "for example --set beta=0.1", 2)
         if name in found:
             raise Failed(f"--set gives {name} twice", None, 2)
         found[name] = value
@@ -245,10 +243,7 @@ def number(text: str) -> float | int | None:
     """A number as written in a program, or true and false."""
     if text in ("true", "True", "false", "False"):
         return text in ("true", "True")
-    if (
-        len(text) > 400
-        or re.fullmatch(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) is None
-    ):
+    if len(text) > 400 or re.fullmatch(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) is None:
         return None
     plain = text.replace("_", "")
     if re.fullmatch(r"[-+]?[0-9]+", plain):
@@ -291,9 +286,7 @@ def program_of(resolved: Resolved, options: dict[str, float | int]) -> Program:
         unknown = [o for o in options if o not in declared and not o[:1].isupper()]
         if unknown:
             return build(resolved, options)
-        raise Failed(
-            f"{resolved.function.name} also needs {', '.join(sorted(needed))}", f"--set {min(needed)}=.."
-        )
+        raise Failed(f"{resolved.function.name} also needs {', '.join(sorted(needed))}", f"--set {min(needed)}=..")
     diagnostics = resolved.library.diagnostics
     program = elaborate(resolved.module, resolved.function, resolved.library.prelude(), diagnostics)
     diagnostics.raise_if_errors()

@@ -81,9 +81,7 @@ def _format(arguments: argparse.Namespace) -> str:
     if arguments.phase is not None and (out is not None or arguments.emit is not None):
         raise Failed("--print goes to standard output; it takes neither -o nor --emit", None, 2)
     if out is not None and out.suffix == ".loss":
-        raise Failed(
-            f"{out} looks like a program; it is not overwritten", "results end in .py, .pt, .pt2, .onnx", 2
-        )
+        raise Failed(f"{out} looks like a program; it is not overwritten", "results end in .py, .pt, .pt2, .onnx", 2)
     form = arguments.emit
     if form is None:
         form = "python" if out is None else ENDINGS.get(out.suffix, "python")
@@ -95,9 +93,7 @@ def _format(arguments: argparse.Namespace) -> str:
 # ---- phases --------------------------------------------------------------------------------
 
 
-def _phase(
-    phase: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]
-) -> list[str]:
+def _phase(phase: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]) -> list[str]:
     match phase:
         case "ast":
             return _tree(resolved, arguments)
@@ -139,9 +135,7 @@ def _graph(program: Program) -> list[str]:
     from lossdsl.graph.show import show_graph
 
     several = len(program.values) > 1
-    results = [
-        (f"value {k + 1} " if several else "value ", v.node, v.axes) for k, v in enumerate(program.values)
-    ]
+    results = [(f"value {k + 1} " if several else "value ", v.node, v.axes) for k, v in enumerate(program.values)]
     leaves = {s.name: s.leaf for s in program.lasting}
     results += [(f"{name} :", node, leaves[name].axes) for name, node in program.updates.items()]
     return show_graph(results)
@@ -156,9 +150,7 @@ def _compiled(resolved: Resolved, options: dict[str, float | int]) -> CompiledLo
     return compiled(resolved, options)
 
 
-def _emit(
-    form: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]
-) -> int:
+def _emit(form: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]) -> int:
     loss = _compiled(resolved, options)
     match form:
         case "python":

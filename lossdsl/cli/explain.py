@@ -24,9 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags of `lossdsl explain`."""
     add_target(parser)
     parser.add_argument("--latex", action="store_true", help="the formula in LaTeX")
-    parser.add_argument(
-        "--no-uses", action="store_true", help="only this loss, not the formulas of what it uses"
-    )
+    parser.add_argument("--no-uses", action="store_true", help="only this loss, not the formulas of what it uses")
     add_json(parser)
 
 

@@ -44,9 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if re.fullmatch(r"[a-z_][a-z0-9_]*", name) is None:
         word = re.sub(r"\W+", "_", name.lower()).strip("_") or "my_loss"
         near = word if word[0].isalpha() else f"loss_{word}"
-        raise Failed(
-            f"{name!r} cannot be the name of a loss", f"small letters, digits and _: lossdsl new {near}", 2
-        )
+        raise Failed(f"{name!r} cannot be the name of a loss", f"small letters, digits and _: lossdsl new {near}", 2)
     from lossdsl.checker.calls import builtin_names
 
     if name in (*builtin_names(), "loss", "def", "record", "use", "state", "param", "draw", "repeat", "scan"):

@@ -42,9 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("--inputs", metavar="FILE", help="an .npz or .safetensors file of arrays by name")
     parser.add_argument("--sample", action="store_true", help="make inputs up from the declared types")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="for --sample and for the program's draws (default 0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="for --sample and for the program's draws (default 0)")
     add_set(parser)
     add_json(parser)
 
@@ -71,9 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(
-    resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]
-) -> dict[str, Any]:
+def _report(resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]) -> dict[str, Any]:
     # programs are refused before torch is waited for
     program = program_of(resolved, options)
     missing = [h.name for h in program.hypers if h.value is None]
@@ -97,16 +93,12 @@ def _report(
         options = {**options, **{name: length for name, length in lengths.items() if name not in told}}
         for parameter in resolved.function.parameters:
             if isinstance(parameter.type, FunctionType):
-                functions[parameter.name] = sample.function(
-                    parameter.type, lengths, generator, parameter.name
-                )
+                functions[parameter.name] = sample.function(parameter.type, lengths, generator, parameter.name)
     else:
         arrays = read_arrays(Path(arguments.inputs))
         if program.functions:
             name = program.functions[0].name
-            raise Failed(
-                f"{name} is a function; no file can hold it", "call the loss from Python, or use --sample"
-            )
+            raise Failed(f"{name} is a function; no file can hold it", "call the loss from Python, or use --sample")
     loss = compiled(resolved, options)
     try:
         return _computed(loss, arrays, functions, generator)
@@ -146,9 +138,7 @@ def _computed(
     if total.requires_grad:
         total.backward()
     wanted = {i.name for i in loss.program.inputs if i.leaf.kind.value == "real"}
-    gradients = {
-        name: _norm(leaf.grad) for name, leaf in leaves.items() if name in wanted and leaf.requires_grad
-    }
+    gradients = {name: _norm(leaf.grad) for name, leaf in leaves.items() if name in wanted and leaf.requires_grad}
     gradients |= {name: _norm(p.grad) for name, p in loss.named_parameters() if p.requires_grad}
     after = _state(loss)
     return {
@@ -257,9 +247,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     with np.load(path, allow_pickle=False) as file:
         if not hasattr(file, "files"):
-            raise Failed(
-                f"{path} holds a single array without a name", "numpy.savez('x.npz', z=..) gives names"
-            )
+            raise Failed(f"{path} holds a single array without a name", "numpy.savez('x.npz', z=..) gives names")
         for name in file.files:
             array = file[name]
             if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:

@@ -45,9 +45,7 @@ def axis_lengths(program: Program, given: Mapping[str, int]) -> dict[str, int]:
     _grow(found, free, list(needs.values()))
     unmet = [str(s) for s, slack in needs.items() if slack.value(found) < 0]
     if unmet:
-        raise Failed(
-            f"no lengths were found for which {unmet[0]} is large enough", "give lengths with --set N=.."
-        )
+        raise Failed(f"no lengths were found for which {unmet[0]} is large enough", "give lengths with --set N=..")
     return {**given, **{name: found[name] for name in atoms}}
 
 
@@ -89,9 +87,7 @@ def examples(loss: CompiledLoss, seed: int = 0) -> dict[str, Tensor]:
 def _tensor(leaf: Leaf, lengths: Mapping[str, int], generator: torch.Generator) -> Tensor:
     shape = [d.size.value(lengths) for d in leaf.axes]
     if math.prod(shape) > MAX_ELEMENTS:
-        raise Failed(
-            f"{leaf.name} would have {math.prod(shape):,} elements", "give smaller lengths with --set N=.."
-        )
+        raise Failed(f"{leaf.name} would have {math.prod(shape):,} elements", "give smaller lengths with --set N=..")
     if leaf.kind is Kind.BOOL:
         return torch.rand(shape, generator=generator) < 0.7
     if leaf.shape == "sign":
@@ -129,9 +125,7 @@ def function(
     declared: ast.FunctionType, lengths: Mapping[str, int], generator: torch.Generator, name: str
 ) -> Callable[..., Tensor]:
     """A small fixed network that maps the last axis. Raises Failed where that has not the declared shape."""
-    shapes = [
-        s.axes for s in (*declared.parameters, declared.result) if isinstance(s, ast.ArrayType) and s.axes
-    ]
+    shapes = [s.axes for s in (*declared.parameters, declared.result) if isinstance(s, ast.ArrayType) and s.axes]
     fronts = [[a.span.text for a in axes[:-1]] for axes in shapes]
     if len(shapes) != 2 or len(declared.parameters) != 1 or fronts[0] != fronts[1]:
         help_ = "call the loss from Python with a network of yours"

@@ -16,9 +16,7 @@ _WORDS = (
     "backward", "ensures", "else", "where", "and", "or", "not", "as", "in",
 )  # fmt: skip
 _KINDS = ("real", "int", "bool", "sign", "prob", "unit", "fn")
-_PIECES = re.compile(
-    r'(?P<green>"""[\s\S]*?"""|"[^"\n]*")|(?P<dim>\#[^\n]*)|(?P<number>\b[0-9][\w.]*)|[A-Za-z_]\w*'
-)
+_PIECES = re.compile(r'(?P<green>"""[\s\S]*?"""|"[^"\n]*")|(?P<dim>\#[^\n]*)|(?P<number>\b[0-9][\w.]*)|[A-Za-z_]\w*')
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,9 +66,7 @@ def _source(name: str) -> tuple[str, int, str]:
     source = module.tree.source
     if not inner:
         return source.name, 1, source.text
-    places = {r.name: r.span for r in module.tree.records} | {
-        f.name: f.name_span for f in module.tree.functions
-    }
+    places = {r.name: r.span for r in module.tree.records} | {f.name: f.name_span for f in module.tree.functions}
     if inner in places:
         return source.name, places[inner].line, _declaration(source.text, places[inner].line)
     names = list(places)

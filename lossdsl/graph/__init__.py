@@ -1,0 +1,1 @@
+"""The index graph: building, ranges, coupling, the reference interpreter, rewrites."""

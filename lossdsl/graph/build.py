@@ -125,7 +125,7 @@ class Graph:
         return None if size is None else self.size(size)
 
     def _fold_numbers(self, op: str, values: list[Any]) -> Node | None:
-        from lossdsl.graph.scalars import FLOATS  # noqa: PLC0415 - only where constants meet
+        from lossdsl.graph.scalars import FLOATS
 
         try:
             result = ELEMENTWISE[op].value(FLOATS, *values)
@@ -171,7 +171,9 @@ class Graph:
 
     # ---- over axes ----
 
-    def reduce(self, op: str, bound: Iterable[Dim], body: Node, guard: Node | None = None, default: Node | None = None) -> Node:
+    def reduce(
+        self, op: str, bound: Iterable[Dim], body: Node, guard: Node | None = None, default: Node | None = None
+    ) -> Node:
         bound = tuple(bound)
         if isinstance(guard, n.Const) and guard.value:
             guard = None
@@ -182,7 +184,11 @@ class Graph:
             if op in ("sum", "logsumexp"):
                 for dim in gone:
                     count = self.size(dim.size)
-                    body = self.apply("mul", count, body) if op == "sum" else self.apply("add", body, self.apply("log", count))
+                    body = (
+                        self.apply("mul", count, body)
+                        if op == "sum"
+                        else self.apply("add", body, self.apply("log", count))
+                    )
             elif op == "prod":
                 for dim in gone:
                     body = self.apply("pow", body, self.size(dim.size))
@@ -205,7 +211,9 @@ class Graph:
         kind = _result_kind(ALONG[op].kind, (body,))
         if op in ("cumsum", "cumprod") and kind is Kind.BOOL:
             kind = Kind.INT
-        return self._intern(("along", op, along, id(body)), n.Along(op, along, body, kind=kind, dims=body.dims | frozenset(along)))
+        return self._intern(
+            ("along", op, along, id(body)), n.Along(op, along, body, kind=kind, dims=body.dims | frozenset(along))
+        )
 
     def concat(self, dim: Dim, parts: Iterable[tuple[Node, Dim | None]]) -> Node:
         parts = tuple(parts)
@@ -225,7 +233,9 @@ class Graph:
         key = ("scatter", id(base), dim, id(index), id(value), over)
         return self._intern(key, n.Scatter(base, dim, index, value, over, kind=base.kind, dims=dims))
 
-    def custom(self, value: Node, wrt: tuple[tuple[Leaf, Node], ...], incoming: Leaf, gradients: tuple[Node | None, ...]) -> Node:
+    def custom(
+        self, value: Node, wrt: tuple[tuple[Leaf, Node], ...], incoming: Leaf, gradients: tuple[Node | None, ...]
+    ) -> Node:
         key = ("custom", id(value), tuple((id(a), id(b)) for a, b in wrt), id(incoming), tuple(map(id, gradients)))
         return self._intern(key, n.Custom(value, wrt, incoming, gradients, kind=value.kind, dims=value.dims))
 
@@ -258,12 +268,11 @@ class Graph:
             return body
         if isinstance(body, n.Iota) and default is None:
             return kept[body.dim]
-        if default is None:
-            if isinstance(body, n.At) and body.default is None and not _windows_of_lookups(body, kept):
-                inner = {d: self.at(i, kept) for d, i in body.mapping}
-                covered = {d for d, _ in body.mapping}
-                inner.update({d: i for d, i in kept.items() if d in body.body.dims and d not in covered})
-                return self.at(body.body, inner)
+        if default is None and isinstance(body, n.At) and body.default is None and not _windows_of_lookups(body, kept):
+            inner = {d: self.at(i, kept) for d, i in body.mapping}
+            covered = {d for d, _ in body.mapping}
+            inner.update({d: i for d, i in kept.items() if d in body.body.dims and d not in covered})
+            return self.at(body.body, inner)
         ordered = tuple(sorted(kept.items(), key=lambda t: t[0].order))
         dims = (body.dims - frozenset(kept)).union(*(i.dims for i in kept.values()))
         if default is not None:
@@ -297,7 +306,7 @@ class Opaque(Exception):  # noqa: N818 - control flow
 class Renaming:
     """Capture-avoiding renaming of free dims."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.memo: dict[tuple[int, tuple[tuple[Dim, Dim], ...]], Node] = {}
 
@@ -346,7 +355,9 @@ class Renaming:
             case _:
                 raise Opaque
 
-    def _bind(self, bound: tuple[Dim, ...], live: dict[Dim, Dim], *inside: Node | None) -> tuple[tuple[Any, ...], dict[Dim, Dim]]:
+    def _bind(
+        self, bound: tuple[Dim, ...], live: dict[Dim, Dim], *inside: Node | None
+    ) -> tuple[tuple[Any, ...], dict[Dim, Dim]]:
         """Bound dims hide renamings of themselves and step aside where a renaming would be captured."""
         inner = {d: e for d, e in live.items() if d not in bound}
         taken = set(inner.values())
@@ -428,7 +439,7 @@ Static = tuple[float | int | bool | None, frozenset[str]]
 
 def _static(node: Node, args: list[Static]) -> Static:
     """The static value of a node from those of its arguments."""
-    from lossdsl.graph.scalars import FLOATS  # noqa: PLC0415 - only where hyperparameters decide
+    from lossdsl.graph.scalars import FLOATS
 
     match node:
         case n.Const():
@@ -454,8 +465,7 @@ def _result_kind(declared: str, args: tuple[Node, ...]) -> Kind:
         case "bool":
             return Kind.BOOL
         case _:
-            widest = max((a.kind for a in args), key=_RANK.__getitem__)
-            return widest
+            return max((a.kind for a in args), key=_RANK.__getitem__)
 
 
 ARITHMETIC = frozenset(("add", "sub", "mul", "neg", "abs", "min", "max", "clamp"))

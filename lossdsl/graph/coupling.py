@@ -78,7 +78,11 @@ def _reduce(node: n.Reduce, memo: dict[int, Found]) -> Found:
         else:
             out[size] = Coupling.GLOBAL
     for size, coupling in list(out.items()):
-        if coupling in (Coupling.SUM, Coupling.MEAN) and node.op not in ("sum", "mean") and all(d.size != size for d in node.bound):
+        if (
+            coupling in (Coupling.SUM, Coupling.MEAN)
+            and node.op not in ("sum", "mean")
+            and all(d.size != size for d in node.bound)
+        ):
             out[size] = Coupling.GLOBAL
     return out
 
@@ -91,7 +95,9 @@ def _at(node: n.At, memo: dict[int, Found]) -> Found:
         ):  # fmt: skip
             continue
         if dim.size in out and out[dim.size] is Coupling.EACH:
-            whole = isinstance(index, n.Iota | n.Const | n.SizeOf) or (isinstance(index, n.Apply) and index.op in ("add", "sub"))
+            whole = isinstance(index, n.Iota | n.Const | n.SizeOf) or (
+                isinstance(index, n.Apply) and index.op in ("add", "sub")
+            )
             out[dim.size] = Coupling.GLOBAL if whole and not isinstance(index, n.Iota) else Coupling.PAIRWISE
     return out
 
@@ -110,4 +116,6 @@ def _entangled(node: Node, memo: dict[int, Found]) -> Found:
             mixed = {d.size for _, d in node.parts if d is not None}
         case _:
             pass
-    return {size: Coupling.GLOBAL if size in mixed or c in (Coupling.SUM, Coupling.MEAN) else c for size, c in out.items()}
+    return {
+        size: Coupling.GLOBAL if size in mixed or c in (Coupling.SUM, Coupling.MEAN) else c for size, c in out.items()
+    }

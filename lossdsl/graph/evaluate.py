@@ -80,7 +80,9 @@ class Evaluator:
             below = frozenset((node,)) & bound
             free[node] = below.union(*(free[child] for child in node.children))
             if isinstance(node, n.Loop | n.Custom):
-                outside = (node.count, *node.initial) if isinstance(node, n.Loop) else [argument for _, argument in node.wrt]
+                outside = (
+                    (node.count, *node.initial) if isinstance(node, n.Loop) else [argument for _, argument in node.wrt]
+                )
                 free[node] = (free[node] - binds(node)).union(*(free[x] for x in outside))
             dims = sorted(node.dims, key=lambda dim: dim.order)
             self.own[node] = (*self.slots_of(dims), *sorted(free[node], key=lambda leaf: leaf.uid))
@@ -128,7 +130,9 @@ class Evaluator:
         except KeyError as missing:
             key = missing.args[0]
             lacking = f"a position along {self.dims[key]}" if isinstance(key, int) else f"a value of {key.name}"
-            raise RuntimeError(f"malformed graph: {type(node).__name__} #{node.uid} is read without {lacking}") from None
+            raise RuntimeError(
+                f"malformed graph: {type(node).__name__} #{node.uid} is read without {lacking}"
+            ) from None
         point = (node, *inner.values())
         if point not in self._memo:
             self._memo[point] = self._typed(node, self._rules[type(node)](node, inner))

@@ -47,7 +47,9 @@ def interpret(
     seed: weights for the elements of the first root, shaped like it; all 1 if not given.
     """
     roots = [root for root, _ in graph_roots]
-    evaluator = Evaluator(roots, leaves, sizes, hypers=hypers or {}, functions=functions or {}, math=math, wrt=frozenset(wrt))
+    evaluator = Evaluator(
+        roots, leaves, sizes, hypers=hypers or {}, functions=functions or {}, math=math, wrt=frozenset(wrt)
+    )
     with deep_recursion():
         values = [evaluator.array(root, evaluator.slots_of(axes), {}) for root, axes in graph_roots]
         if wrt:

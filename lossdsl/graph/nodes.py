@@ -198,8 +198,11 @@ class Scatter(Node):
 
 @dataclass(eq=False, slots=True)
 class Custom(Node):
-    """`value` whose gradient is declared: for each leaf in `wrt`, standing for the argument beside it, the gradient `gradients`
-    as a function of the leaf `incoming`. `value` and `gradients` are expressed in the leaves."""
+    """A value whose gradient is declared.
+
+    For each leaf in `wrt`, standing for the argument beside it, `gradients` has the gradient as a function of the leaf `incoming`; `value` and
+    `gradients` are expressed in the leaves.
+    """
 
     value: Node
     wrt: tuple[tuple[Leaf, Node], ...]
@@ -214,8 +217,11 @@ class Custom(Node):
 
 @dataclass(eq=False, slots=True)
 class Loop(Node):
-    """A bounded loop. carried[k] starts as initial[k] and becomes body[k]; `counter` counts rounds, or, where `axis` is given
-    (a scan), holds the position along it, and results are stacked along it. Take results by `Result`."""
+    """A bounded loop.
+
+    carried[k] starts as initial[k] and becomes body[k]; `until`, like `body`, is expressed in the leaves. `counter` counts rounds, or, where
+    `axis` is given (a scan), holds the position along it, and results are stacked along it. Take results by `Result`.
+    """
 
     counter: Leaf
     count: Node

@@ -29,7 +29,7 @@ _MAX_BOUNDS = 6
 class Ranges:
     """Range analysis over the nodes of one graph."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._intervals: dict[tuple[int, Facts], Interval] = {}
         self.required: dict[Size, str] = {}
@@ -74,7 +74,7 @@ class Ranges:
             return NO_FACTS if not isinstance(node, n.Result) else facts
         return facts
 
-    def _interval(self, node: Node, facts: Facts) -> Interval:  # noqa: PLR0911 - one return a kind of node
+    def _interval(self, node: Node, facts: Facts) -> Interval:
         match node:
             case n.Const():
                 return dom.point(float(node.value))
@@ -142,16 +142,23 @@ class Ranges:
         if below is body:
             return True
         if isinstance(below, n.Reduce):
-            return below.op in ("mean", "max", "min") and below.body is body and below.guard is None and set(below.bound) <= set(top.bound)
+            return (
+                below.op in ("mean", "max", "min")
+                and below.body is body
+                and below.guard is None
+                and set(below.bound) <= set(top.bound)
+            )
         if not isinstance(below, n.At) or below.default is not None:
             return False
         if below.body is body and {d for d, _ in below.mapping} <= set(top.bound):
             return True
         # x[n, k] - the body may itself be a read, x[n]
-        return len(top.bound) == 1 and any(self.graph.at(body, {top.bound[0]: index}) is below for _, index in below.mapping)
+        return len(top.bound) == 1 and any(
+            self.graph.at(body, {top.bound[0]: index}) is below for _, index in below.mapping
+        )
 
     def _is_share(self, node: n.Apply, facts: Facts) -> bool:
-        """x over the sum or the largest of x's, or over something larger."""
+        """X over the sum or the largest of x's, or over something larger."""
         part, whole = map(_held, node.args)
         if isinstance(whole, n.Apply) and whole.op == "where" and whole.args[0] in facts:
             whole = _held(whole.args[1])
@@ -165,7 +172,9 @@ class Ranges:
         if part is whole.body:
             return True
         return len(whole.bound) == 1 and any(
-            self.graph.at(whole.body, {whole.bound[0]: self.graph.iota(d)}) is part for d in part.dims if d.size == whole.bound[0].size
+            self.graph.at(whole.body, {whole.bound[0]: self.graph.iota(d)}) is part
+            for d in part.dims
+            if d.size == whole.bound[0].size
         )
 
     def _reduce(self, node: n.Reduce, facts: Facts) -> Interval:
@@ -183,7 +192,9 @@ class Ranges:
             found = found.join(self._get(node.default, facts))
         if node.op in ("argmax", "argmin") and len(node.bound) == 1:
             constant = node.bound[0].size.constant
-            return Interval(0, INF if constant is None else constant - 1).join(found if node.default is not None else dom.point(0.0))
+            return Interval(0, INF if constant is None else constant - 1).join(
+                found if node.default is not None else dom.point(0.0)
+            )
         return found
 
     def _is_distribution(self, node: n.Reduce) -> bool:
@@ -209,7 +220,7 @@ class Ranges:
         return whole and all(bound not in index.dims for index in read.values())
 
     def nonempty(self, node: n.Reduce) -> bool:
-        """Is the guard of a reduction sure to hold somewhere? (`j != i` is, on an axis of length 2 or more.)"""
+        """Is the guard of a reduction sure to hold somewhere? (`j != i` is, on an axis of length 2 or more.)."""
         guard = node.guard
         if guard is None:
             return all((d.size.least or 0) >= 1 for d in node.bound)
@@ -259,7 +270,9 @@ class Ranges:
                 continue
             left, right = fact.args
             if isinstance(node, n.Apply) and node.op == "sub" and {left, right} == {*node.args}:
-                found = found.meet(self._compared(fact.op if left is node.args[0] else _MIRROR[fact.op], dom.point(0.0), node.kind))
+                found = found.meet(
+                    self._compared(fact.op if left is node.args[0] else _MIRROR[fact.op], dom.point(0.0), node.kind)
+                )
             if left is node:
                 found = found.meet(self._compared(fact.op, self._get(right, NO_FACTS), node.kind))
             elif right is node:
@@ -331,7 +344,7 @@ class Ranges:
                     found.append(Size.of(1))
         return found
 
-    def _bounds_of(self, node: Node, facts: Facts, upper: bool) -> list[Size]:  # noqa: PLR0911, PLR0912 - one case a kind of node
+    def _bounds_of(self, node: Node, facts: Facts, upper: bool) -> list[Size]:
         size = size_of(node)
         if size is not None:
             return [size, *self._numeric(node, facts, upper)]
@@ -345,17 +358,29 @@ class Ranges:
                 return self._bounds_of_apply(node, facts, upper)
             case n.Reduce() if node.op in ("argmax", "argmin") and len(node.bound) == 1:
                 found = [node.bound[0].size - 1] if upper else [Size.of(0)]
-                return found if node.default is None else self._common(found, self.bounds(node.default, facts, upper), upper)
+                return (
+                    found
+                    if node.default is None
+                    else self._common(found, self.bounds(node.default, facts, upper), upper)
+                )
             case n.Reduce() if node.op in ("max", "min", "mean"):
                 found = list(self.bounds(node.body, facts, upper))
-                return found if node.default is None else self._common(found, self.bounds(node.default, facts, upper), upper)
+                return (
+                    found
+                    if node.default is None
+                    else self._common(found, self.bounds(node.default, facts, upper), upper)
+                )
             case n.Along() if ALONG[node.op].positions:
                 return [node.along[0].size - 1] if upper else [Size.of(0)]
             case n.Along() if node.op in ("sort", "cummax"):
                 return list(self.bounds(node.body, facts, upper))
             case n.At():
                 found = list(self.bounds(node.body, NO_FACTS, upper))
-                return found if node.default is None else self._common(found, self.bounds(node.default, facts, upper), upper)
+                return (
+                    found
+                    if node.default is None
+                    else self._common(found, self.bounds(node.default, facts, upper), upper)
+                )
             case n.Concat():
                 found = list(self.bounds(node.parts[0][0], facts, upper))
                 for part, _ in node.parts[1:]:

@@ -130,12 +130,12 @@ class Floats:
             return math.inf
 
     def digamma(self, a: float) -> float:
-        import mpmath  # noqa: PLC0415 - rarely needed, slow to load
+        import mpmath
 
         return float(mpmath.digamma(a))
 
     def trigamma(self, a: float) -> float:
-        import mpmath  # noqa: PLC0415
+        import mpmath
 
         return float(mpmath.psi(1, a))
 
@@ -170,7 +170,7 @@ class Multiprecision:
     """mpmath's numbers, at the precision that mpmath is set to."""
 
     def __init__(self) -> None:
-        import mpmath  # noqa: PLC0415 - slow to load
+        import mpmath
 
         self._mp: Any = mpmath.mp
 

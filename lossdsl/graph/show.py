@@ -34,9 +34,7 @@ class Listing:
         self.numbers = {id(node): k + 1 for k, node in enumerate(self.nodes)}
         self.names: dict[Dim, str] = {}
         taken: set[str] = set()
-        for dim in sorted(
-            {d for node in topological(list(roots)) for d in _dims_of(node)}, key=lambda d: d.order
-        ):
+        for dim in sorted({d for node in topological(list(roots)) for d in _dims_of(node)}, key=lambda d: d.order):
             name, count = str(dim), 1
             while name in taken:
                 name, count = f"{dim}'{count}", count + 1
@@ -101,8 +99,7 @@ class Listing:
                 return f"{self.ref(node.body)}[{entries}]{default}"
             case n.Concat():
                 parts = " ".join(
-                    self.ref(part) + (f"[{self.names[dim]}]" if dim is not None else "")
-                    for part, dim in node.parts
+                    self.ref(part) + (f"[{self.names[dim]}]" if dim is not None else "") for part, dim in node.parts
                 )
                 return f"concat[{self.names[node.dim]}] {parts}"
             case n.Solve():

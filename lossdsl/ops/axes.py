@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lossdsl.ops.table import Along, Reduction
-
 from lossdsl.types.domains import ANY, INF, NONNEGATIVE, TRUTH, Interval
 
 
@@ -195,4 +194,3 @@ _ALONG = [
 
 ALONG: dict[str, Along] = {op.name: op for op in _ALONG}
 """Every operation that keeps its axis, by name. flip is a read, top is sort and a slice."""
-

@@ -51,7 +51,9 @@ def _power_range(a: Interval, b: Interval) -> Interval:
         return dom.point(1.0)
     if exponent is not None and exponent == int(exponent) and exponent > 0 and int(exponent) % 2 == 0:
         base = _abs_range(a)
-        return Interval(_pow(base.low, exponent), _pow(base.high, exponent), base.low_open, base.high_open, base.excludes_zero)
+        return Interval(
+            _pow(base.low, exponent), _pow(base.high, exponent), base.low_open, base.high_open, base.excludes_zero
+        )
     if exponent is not None and exponent == int(exponent) and exponent < 0 and a.excludes_zero:
         return dom.reciprocal(_power_range(a, dom.point(-exponent)))
     if exponent is not None and exponent == int(exponent) and exponent > 0:
@@ -102,7 +104,9 @@ def _power_region(a: Interval, b: Interval) -> tuple[tuple[str | None, ...], str
 
 def _xlogy_range(a: Interval, b: Interval) -> Interval:
     if a == b and a.low >= 0:
-        return Interval(-1 / math.e, INF if a.high == INF else max(a.high * math.log(a.high) if a.high > 0 else 0.0, 0.0))
+        return Interval(
+            -1 / math.e, INF if a.high == INF else max(a.high * math.log(a.high) if a.high > 0 else 0.0, 0.0)
+        )
     inside = dom.multiply(a, _log_range(b))
     return inside.join(dom.point(0.0))
 

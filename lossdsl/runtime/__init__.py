@@ -1,0 +1,1 @@
+"""What compiled programs need when they run: the module class, binding of inputs, functions of generated code."""

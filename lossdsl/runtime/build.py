@@ -13,14 +13,15 @@ from torch import Tensor
 from lossdsl.backends.fx import emit_fx
 from lossdsl.backends.lower import UnknownSize, lower
 from lossdsl.checker.properties import derive
-from lossdsl.syntax.ast import deep_recursion
 from lossdsl.checker.resolve import Recipe, Resolved, build, lifted, rebuild
 from lossdsl.checker.signature import signature
-from lossdsl.checker.values import LastingSpec, Program, Tensor as Value
+from lossdsl.checker.values import LastingSpec, Program
+from lossdsl.checker.values import Tensor as Value
 from lossdsl.graph.build import GraphTooLarge
 from lossdsl.graph.rewrite import rewritten
 from lossdsl.runtime.functions import sampled
 from lossdsl.runtime.module import CompiledLoss
+from lossdsl.syntax.ast import deep_recursion
 from lossdsl.syntax.diagnostics import Diagnostic, LossError
 
 
@@ -51,7 +52,13 @@ def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:
         with deep_recursion():
             code = lower(final, sizes)
     except (RecursionError, GraphTooLarge):
-        raise LossError([Diagnostic("E060", f"{program.name} unfolds to more than a compiler should handle", program.function.name_span)]) from None
+        raise LossError(
+            [
+                Diagnostic(
+                    "E060", f"{program.name} unfolds to more than a compiler should handle", program.function.name_span
+                )
+            ]
+        ) from None
     except UnknownSize as error:
         raise LossError([Diagnostic("E061", f"nothing tells the length {error.name}", program.function.name_span,
                                     help=f"give it to the loader: lossdsl.load(.., {error.name}=..)")]) from None  # fmt: skip
@@ -73,7 +80,9 @@ def _initializer(program: Program, spec: LastingSpec) -> Callable[[dict[str, int
             numbers = [program.graph.static(a) for a in spec.arguments]
             return sampled(spec.distribution, [float(x) for x in numbers if x is not None], shape, dtype, device)
         assert spec.initial is not None
-        alone = Program(program.name, program.module, program.function, program.graph, program.ranges, hypers=program.hypers)
+        alone = Program(
+            program.name, program.module, program.function, program.graph, program.ranges, hypers=program.hypers
+        )
         alone.values = (Value(spec.initial, spec.leaf.axes),)
         code = lower(alone, sizes)
         like = torch.zeros((), dtype=dtype if dtype.is_floating_point else torch.float64, device=device)

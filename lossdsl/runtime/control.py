@@ -17,7 +17,7 @@ class Loop(nn.Module):
     counter's place. backwards: the counter runs down.
     """
 
-    def __init__(self, body: nn.Module, stop: int | None, scan: bool, backwards: bool):
+    def __init__(self, body: nn.Module, stop: int | None, scan: bool, backwards: bool) -> None:
         super().__init__()
         self.body = body
         self.stop = stop
@@ -44,12 +44,14 @@ class Loop(nn.Module):
 class Custom(nn.Module):
     """`forward_body(*inputs, *captures)` with the gradient `backward_body(*inputs, gradient, *captures)`."""
 
-    def __init__(self, forward_body: nn.Module, backward_body: nn.Module):
+    def __init__(self, forward_body: nn.Module, backward_body: nn.Module) -> None:
         super().__init__()
         self.forward_body = forward_body
         self.backward_body = backward_body
 
-    def forward(self, inputs: tuple[Tensor, ...], forward_captures: tuple[Any, ...], backward_captures: tuple[Any, ...]) -> Tensor:
+    def forward(
+        self, inputs: tuple[Tensor, ...], forward_captures: tuple[Any, ...], backward_captures: tuple[Any, ...]
+    ) -> Tensor:
         return DeclaredGradient.apply(  # type: ignore[no-untyped-call, no-any-return]
             self.forward_body, self.backward_body, tuple(forward_captures), tuple(backward_captures), *inputs
         )
@@ -59,7 +61,9 @@ class DeclaredGradient(torch.autograd.Function):
     """A value whose derivative the program states."""
 
     @staticmethod
-    def forward(ctx: Any, forward_body: Any, backward_body: Any, forward_captures: Any, backward_captures: Any, *inputs: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, forward_body: Any, backward_body: Any, forward_captures: Any, backward_captures: Any, *inputs: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.backward_body = backward_body
         ctx.captures = backward_captures

@@ -42,11 +42,14 @@ def atan2(a: Any, b: Any) -> Tensor:
 
 
 def clamp(x: Tensor, low: Any, high: Any) -> Tensor:
-    """x moved into [low, high]; the bounds get no gradient."""
+    """X moved into [low, high]; the bounds get no gradient."""
     low = low.detach() if isinstance(low, Tensor) else low
     high = high.detach() if isinstance(high, Tensor) else high
     if isinstance(low, Tensor) != isinstance(high, Tensor):
-        low, high = torch.as_tensor(low, dtype=x.dtype, device=x.device), torch.as_tensor(high, dtype=x.dtype, device=x.device)
+        low, high = (
+            torch.as_tensor(low, dtype=x.dtype, device=x.device),
+            torch.as_tensor(high, dtype=x.dtype, device=x.device),
+        )
     return torch.clamp(x, low, high)
 
 
@@ -81,7 +84,7 @@ def entropy(x: Tensor) -> Tensor:
 
 
 def xlogy(x: Any, y: Any) -> Tensor:
-    """x log y, 0 where x is 0; no gradient to y at 0."""
+    """X log y, 0 where x is 0; no gradient to y at 0."""
     x, y = _tensors(x, y)
     flat = y <= 0
     safe = torch.where(flat, 1.0, y)
@@ -97,7 +100,9 @@ def power(x: Any, exponent: Any) -> Tensor:
     flat = x == 0
     safe = torch.where(flat, 1.0, x)
     steep = flat & (exponent < 1)
-    return torch.where(steep, torch.pow(x.detach(), exponent.detach()), torch.pow(torch.where(steep, safe, x), exponent))
+    return torch.where(
+        steep, torch.pow(x.detach(), exponent.detach()), torch.pow(torch.where(steep, safe, x), exponent)
+    )
 
 
 def floordiv(a: Any, b: Any) -> Any:
@@ -126,7 +131,7 @@ def reflect(i: Any, length: Any) -> Any:
 
 
 def put_rows(base: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """base with the rows at index replaced."""
+    """Base with the rows at index replaced."""
     return torch.index_put(base, (index,), rows.to(base.dtype))
 
 
@@ -150,7 +155,7 @@ def norm(x: Tensor, dim: Any) -> Tensor:
 
 
 def never_empty(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """x with a zero appended along axes of length 0, whose reduction a default then replaces."""
+    """X with a zero appended along axes of length 0, whose reduction a default then replaces."""
     for dim in dims:
         if x.shape[dim] == 0:
             shape = list(x.shape)
@@ -193,7 +198,9 @@ def quadratic_assignment(vertex: Tensor, edge: Tensor) -> Tensor:
     n, m = vertex.shape[-2:]
     flat_v = vertex.detach().reshape(-1, n, m)
     flat_e = edge.detach().reshape(-1, n, n, m, m)
-    found = [_exact_assignment(v, e) if m <= 8 else _local_assignment(v, e) for v, e in zip(flat_v, flat_e, strict=True)]
+    found = [
+        _exact_assignment(v, e) if m <= 8 else _local_assignment(v, e) for v, e in zip(flat_v, flat_e, strict=True)
+    ]
     return torch.stack(found).reshape(vertex.shape[:-1])
 
 

@@ -39,7 +39,7 @@ class Bound:
 class Binder:
     """Binds calls for one program."""
 
-    def __init__(self, program: Program, sizes: Mapping[str, int]):
+    def __init__(self, program: Program, sizes: Mapping[str, int]) -> None:
         self.program = program
         self.fixed = dict(sizes)
         self.parameters = list(dict.fromkeys([i.path[0] for i in program.inputs] + [f.name for f in program.functions]))
@@ -48,7 +48,10 @@ class Binder:
         self.draws = [d.name for d in program.draws]
         # looked up ahead of any call: torch.compile does not follow cached properties
         specs = [*((i.name, i.leaf) for i in program.inputs), *((d.name, d.leaf) for d in program.draws)]
-        self.axes = {name: [(None if d.size.atom is None else d.size.atom.name, d.size) for d in leaf.axes] for name, leaf in specs}
+        self.axes = {
+            name: [(None if d.size.atom is None else d.size.atom.name, d.size) for d in leaf.axes]
+            for name, leaf in specs
+        }
         self.atoms = {size: sorted(size.atoms) for axes in self.axes.values() for _, size in axes}
         self.atoms |= {size: sorted(size.atoms) for size in program.requirements}
         self.types = {i.name: i.type for i in program.inputs}
@@ -66,7 +69,9 @@ class Binder:
         functions = {}
         for function in self.program.functions:
             if not callable(given[function.name]):
-                raise LossInputError(f"{function.name}: expected a function {function.type}, got {_what(given[function.name])}")
+                raise LossInputError(
+                    f"{function.name}: expected a function {function.type}, got {_what(given[function.name])}"
+                )
             functions[function.name] = given[function.name]
         for name in self.draws:
             if given.get(name) is not None:
@@ -96,7 +101,9 @@ class Binder:
 
     def _names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.parameters):
-            raise LossInputError(f"{self.program.name} takes {len(self.parameters)} inputs ({', '.join(self.parameters)}), {len(args)} were given")
+            raise LossInputError(
+                f"{self.program.name} takes {len(self.parameters)} inputs ({', '.join(self.parameters)}), {len(args)} were given"
+            )
         given = dict(zip(self.parameters, args, strict=False))
         for name, value in kwargs.items():
             if name in given:
@@ -104,7 +111,9 @@ class Binder:
             if name not in self.parameters and name not in self.draws:
                 hypers = [h.name for h in self.program.hypers]
                 if name in hypers:
-                    raise LossInputError(f"{name} is a hyperparameter: give it when the loss is built, lossdsl.load(.., {name}=..)")
+                    raise LossInputError(
+                        f"{name} is a hyperparameter: give it when the loss is built, lossdsl.load(.., {name}=..)"
+                    )
                 near = suggest(name, [*self.parameters, *self.draws])
                 hint = f"; did you mean {near}?" if near else f"; it takes {', '.join([*self.parameters, *self.draws])}"
                 raise LossInputError(f"{self.program.name} has no input {name}{hint}")
@@ -112,7 +121,9 @@ class Binder:
         missing = [p for p in self.parameters if p not in given]
         if missing:
             declared = {p: self._declared(p) for p in missing}
-            raise LossInputError(f"{self.program.name} needs " + ", ".join(f"{p}: {declared[p]}" for p in missing) + " too")
+            raise LossInputError(
+                f"{self.program.name} needs " + ", ".join(f"{p}: {declared[p]}" for p in missing) + " too"
+            )
         return given
 
     def _declared(self, parameter: str) -> str:
@@ -124,7 +135,9 @@ class Binder:
         record, item = path
         if isinstance(value, Mapping):
             if item not in value:
-                raise LossInputError(f"{record}: a {self._declared(record)} has {item}; the mapping given has {', '.join(map(str, value)) or 'nothing'}")
+                raise LossInputError(
+                    f"{record}: a {self._declared(record)} has {item}; the mapping given has {', '.join(map(str, value)) or 'nothing'}"
+                )
             return value[item]
         if isinstance(value, Tensor) or not hasattr(value, item):
             raise LossInputError(f"{record}: expected a mapping or an object with {item}, got {_what(value)}")
@@ -184,7 +197,7 @@ class Binder:
 
     def _sizes(self, tensors: dict[str, Tensor]) -> dict[str, int]:
         sizes = dict(self.fixed)
-        told: dict[str, str] = {name: "the loader" for name in sizes}
+        told: dict[str, str] = dict.fromkeys(sizes, "the loader")
         later: list[tuple[str, int, Size]] = []
         for name, tensor in tensors.items():
             for place, (axis, size) in enumerate(self.axes[name]):
@@ -202,7 +215,9 @@ class Binder:
             self._derived(name, place, size, tensors[name], sizes)
         for atom_name, least in self.needed_least.items():
             if atom_name in sizes and sizes[atom_name] < least:
-                raise LossInputError(f"{told.get(atom_name, atom_name)}: {atom_name} = {sizes[atom_name]}, but must be at least {least}")
+                raise LossInputError(
+                    f"{told.get(atom_name, atom_name)}: {atom_name} = {sizes[atom_name]}, but must be at least {least}"
+                )
         for slack, message in self.requirements:
             if all(a.name in sizes for a in self.atoms[slack]) and slack.value(sizes) < 0:
                 known = ", ".join(f"{a.name} = {sizes[a.name]}" for a in self.atoms[slack])
@@ -215,14 +230,18 @@ class Binder:
         if len(unknown) == 1:
             solved = _solve(size, unknown[0], sizes, actual)
             if solved is None:
-                raise LossInputError(f"{name}: axis {place} of {self._type(name)} must have length {size}, got {actual} (shape {list(tensor.shape)})")
+                raise LossInputError(
+                    f"{name}: axis {place} of {self._type(name)} must have length {size}, got {actual} (shape {list(tensor.shape)})"
+                )
             sizes[unknown[0].name] = solved
             unknown = []
         if unknown:
             return
         expected = size.value(sizes)
         if expected != actual:
-            raise LossInputError(f"{name}: axis {place} of {self._type(name)} must have length {size} = {expected}, got {actual} (shape {list(tensor.shape)})")
+            raise LossInputError(
+                f"{name}: axis {place} of {self._type(name)} must have length {size} = {expected}, got {actual} (shape {list(tensor.shape)})"
+            )
 
     # ---- dtypes and values ----
 
@@ -233,7 +252,9 @@ class Binder:
             if leaves[name].kind is Kind.REAL and tensor.is_floating_point() and tensor.ndim > 0:
                 found = tensor.dtype if found is None else torch.promote_types(found, tensor.dtype)
         if found is None:
-            scalars = [t.dtype for name, t in tensors.items() if leaves[name].kind is Kind.REAL and t.is_floating_point()]
+            scalars = [
+                t.dtype for name, t in tensors.items() if leaves[name].kind is Kind.REAL and t.is_floating_point()
+            ]
             found = scalars[0] if scalars and all(s == scalars[0] for s in scalars) else torch.get_default_dtype()
         return torch.promote_types(found, torch.float32)
 
@@ -248,16 +269,22 @@ class Binder:
         tensor = tensor.detach()
         if leaf.kind is Kind.BOOL:
             if tensor.dtype is not torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
-                raise LossInputError(f"{name}: expected truth values or 0 and 1, got values from {_number(tensor.min())} to {_number(tensor.max())}")
+                raise LossInputError(
+                    f"{name}: expected truth values or 0 and 1, got values from {_number(tensor.min())} to {_number(tensor.max())}"
+                )
             return
         if leaf.below is not None and all(a.name in sizes for a in leaf.below.atoms):
             limit = leaf.below.value(sizes)
             if bool((tensor >= limit).any()):
-                raise LossInputError(f"{name}: {self._type(name)} must be less than {leaf.below} = {limit}, got {_number(tensor.max())}")
+                raise LossInputError(
+                    f"{name}: {self._type(name)} must be less than {leaf.below} = {limit}, got {_number(tensor.max())}"
+                )
         domain = leaf.domain
         if leaf.shape == "sign":
             if not bool((tensor.abs() == 1).all()):
-                raise LossInputError(f"{name}: expected -1 or +1 everywhere, got values from {_number(tensor.min())} to {_number(tensor.max())}")
+                raise LossInputError(
+                    f"{name}: expected -1 or +1 everywhere, got values from {_number(tensor.min())} to {_number(tensor.max())}"
+                )
             return
         if domain != ANY and tensor.dtype is not torch.bool:
             self._interval(name, leaf, tensor)
@@ -265,7 +292,9 @@ class Binder:
             size = tensor.sum(-1) if leaf.shape == "prob" else tensor.norm(dim=-1)
             if bool(((size - 1).abs() > _tolerance(tensor) * max(tensor.shape[-1], 1)).any()):
                 word = "sum" if leaf.shape == "prob" else "Euclidean norm"
-                raise LossInputError(f"{name}: the last axis of {self._type(name)} must have {word} 1, got {_number(size.min())} to {_number(size.max())}")
+                raise LossInputError(
+                    f"{name}: the last axis of {self._type(name)} must have {word} 1, got {_number(size.min())} to {_number(size.max())}"
+                )
 
     def _interval(self, name: str, leaf: Leaf, tensor: Tensor) -> None:
         domain = leaf.domain
@@ -274,7 +303,9 @@ class Binder:
         below = low <= domain.low if domain.low_open and math.isfinite(domain.low) else low < domain.low - slack
         above = high >= domain.high if domain.high_open and math.isfinite(domain.high) else high > domain.high + slack
         if bool(below) or bool(above):
-            raise LossInputError(f"{name}: {self._type(name)} must be {domain}, got values from {_number(low)} to {_number(high)}")
+            raise LossInputError(
+                f"{name}: {self._type(name)} must be {domain}, got values from {_number(low)} to {_number(high)}"
+            )
 
 
 _ZERO_ONE = type(ANY)(0, 1)
@@ -304,7 +335,11 @@ def _tolerance(tensor: Tensor) -> float:
 
 
 def _symbolic(tensor: Tensor) -> bool:
-    return type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type == "meta" or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return (
+        type(tensor) not in (Tensor, torch.nn.Parameter)
+        or tensor.device.type == "meta"
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def _what(value: Any) -> str:

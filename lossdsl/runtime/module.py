@@ -11,8 +11,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from lossdsl.backends.code import Code
 from lossdsl.checker.resolve import Recipe
 from lossdsl.checker.signature import Signature
-from lossdsl.graph import nodes as n
 from lossdsl.checker.values import DrawSpec, LastingSpec, Program
+from lossdsl.graph import nodes as n
 from lossdsl.runtime.functions import sampled
 from lossdsl.runtime.inputs import Binder, Bound, LossInputError
 from lossdsl.types.domains import Kind
@@ -43,7 +43,7 @@ class CompiledLoss(nn.Module):
         sizes: dict[str, int],
         initializers: dict[str, Any],
         formula: str,
-    ):
+    ) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.signature = signature
@@ -141,7 +141,11 @@ class CompiledLoss(nn.Module):
         """A first value that was rounded to a narrow dtype is made again in a wider one: 0.1 is not float32's 0.1 in double."""
         spec = self._lasting[name]
         current = self._get(name)
-        if isinstance(current, UninitializedBuffer | UninitializedParameter) or spec.distribution is not None or not dtype.is_floating_point:
+        if (
+            isinstance(current, UninitializedBuffer | UninitializedParameter)
+            or spec.distribution is not None
+            or not dtype.is_floating_point
+        ):
             return
         sizes = {**_from_shape(spec, current), **self._sizes}
         made = self._initializers[name](sizes, dtype, current.device)
@@ -182,7 +186,7 @@ class CompiledLoss(nn.Module):
     def _lifted(self, extra: tuple[tuple[str, int], ...]) -> CompiledLoss:
         """This loss on inputs with further leading axes."""
         if extra not in self._variants:
-            from lossdsl.runtime.build import lifted_variant  # noqa: PLC0415 - builds modules of this class
+            from lossdsl.runtime.build import lifted_variant
 
             self._variants[extra] = lifted_variant(self.recipe, dict(extra))
         variant = self._variants[extra]
@@ -194,12 +198,18 @@ class CompiledLoss(nn.Module):
             current = self._get(name)
             if isinstance(current, UninitializedBuffer | UninitializedParameter):
                 unknown = [a.name for d in spec.leaf.axes for a in d.size.atoms if a.name not in bound.sizes]
-                raise LossInputError(f"nothing tells the length {unknown[0]} of {name}: {spec.type}; give it to the loader: lossdsl.load(.., {unknown[0]}=..)")
+                raise LossInputError(
+                    f"nothing tells the length {unknown[0]} of {name}: {spec.type}; give it to the loader: lossdsl.load(.., {unknown[0]}=..)"
+                )
             expected = [d.size.value({**_from_shape(spec, current), **bound.sizes}) for d in spec.leaf.axes]
             if list(current.shape) != expected:
-                raise LossInputError(f"{name}: {spec.type} has shape {list(current.shape)}, but the inputs need {expected}")
+                raise LossInputError(
+                    f"{name}: {spec.type} has shape {list(current.shape)}, but the inputs need {expected}"
+                )
             if current.device != bound.device:
-                raise LossInputError(f"{name} is on {current.device}, the inputs are on {bound.device}; move the loss with .to({str(bound.device)!r})")
+                raise LossInputError(
+                    f"{name} is on {current.device}, the inputs are on {bound.device}; move the loss with .to({str(bound.device)!r})"
+                )
             bound.sizes.update({k: v for k, v in _from_shape(spec, current).items() if k not in bound.sizes})
 
     def _argument(self, name: str, bound: Bound, generator: torch.Generator | None) -> Tensor:
@@ -257,11 +267,13 @@ def _from_shape(spec: LastingSpec, current: Tensor) -> dict[str, int]:
 
 
 def _restore(recipe: Recipe, tensors: dict[str, Tensor], grads: dict[str, bool], flags: dict[str, Any]) -> CompiledLoss:
-    from lossdsl.runtime.build import from_recipe  # noqa: PLC0415 - builds modules of this class
+    from lossdsl.runtime.build import from_recipe
 
     module = from_recipe(recipe)
     for name, tensor in tensors.items():
-        module._set(name, tensor if module._lasting[name].role == "state" else nn.Parameter(tensor, requires_grad=grads[name]))
+        module._set(
+            name, tensor if module._lasting[name].role == "state" else nn.Parameter(tensor, requires_grad=grads[name])
+        )
     module.train(flags["training"])
     module.check_values = flags["check_values"]
     module._follows_inputs = flags["_follows_inputs"]
@@ -272,7 +284,9 @@ def draw(spec: DrawSpec, program: Program, bound: Bound, generator: torch.Genera
     """One sample of a random variable, in its shape."""
     unknown = [a.name for d in spec.leaf.axes for a in d.size.atoms if a.name not in bound.sizes]
     if unknown:
-        raise LossInputError(f"nothing tells the length {unknown[0]} of {spec.name}: {spec.type}; hand it in, or give {unknown[0]}= to the loader")
+        raise LossInputError(
+            f"nothing tells the length {unknown[0]} of {spec.name}: {spec.type}; hand it in, or give {unknown[0]}= to the loader"
+        )
     shape = [d.size.value(bound.sizes) for d in spec.leaf.axes]
     numbers = [program.graph.static(a) for a in spec.arguments]
     values = [float(x) for x in numbers if x is not None]

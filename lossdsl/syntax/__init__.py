@@ -1,0 +1,1 @@
+"""Program text: sources, grammar to tree, layout, diagnostics."""

@@ -36,16 +36,22 @@ def deep_recursion() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Number(Node):
+    """A number as written."""
+
     text: str
 
 
 @dataclass(frozen=True)
 class Name(Node):
+    """A name."""
+
     id: str
 
 
 @dataclass(frozen=True)
 class Member(Node):
+    """`base.field`."""
+
     base: Expr
     field: str
 
@@ -59,11 +65,15 @@ class Group(Node):
 
 @dataclass(frozen=True)
 class Negative(Node):
+    """`-operand`."""
+
     operand: Expr
 
 
 @dataclass(frozen=True)
 class Not(Node):
+    """`not operand`."""
+
     operand: Expr
 
 
@@ -114,6 +124,8 @@ class Bracket(Node):
 
 @dataclass(frozen=True)
 class Argument(Node):
+    """One argument of a call, with its keyword if it has one."""
+
     name: str | None
     value: Expr
 
@@ -171,6 +183,8 @@ class ArrayType(Node):
 
 @dataclass(frozen=True)
 class FunctionType(Node):
+    """`fn(parameters) -> result`."""
+
     parameters: tuple[Type, ...]
     result: Type
 
@@ -182,6 +196,8 @@ Type = ArrayType | FunctionType
 
 @dataclass(frozen=True)
 class Value(Node):
+    """The value of a block, or several."""
+
     values: tuple[Expr, ...]
 
 
@@ -214,12 +230,16 @@ class Lasting(Node):
 
 @dataclass(frozen=True)
 class Distribution(Node):
+    """The law of a draw or of a param's first value."""
+
     name: str
     arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True)
 class Draw(Node):
+    """`draw name: type ~ distribution`."""
+
     name: str
     type: Type
     distribution: Distribution
@@ -227,12 +247,16 @@ class Draw(Node):
 
 @dataclass(frozen=True)
 class Initial(Node):
+    """A carried value's name and first value."""
+
     name: str
     value: Expr
 
 
 @dataclass(frozen=True)
 class Repeat(Node):
+    """`repeat variable < count with carried until until:`."""
+
     variable: str
     count: Expr
     carried: tuple[Initial, ...]
@@ -242,6 +266,8 @@ class Repeat(Node):
 
 @dataclass(frozen=True)
 class Scan(Node):
+    """`scan variable: axis backwards with carried:`."""
+
     variable: str
     axis: Expr
     backwards: bool
@@ -251,12 +277,16 @@ class Scan(Node):
 
 @dataclass(frozen=True)
 class Derivative(Node):
+    """One gradient of a `backward` block."""
+
     target: Expr
     value: Expr
 
 
 @dataclass(frozen=True)
 class Backward(Node):
+    """A declared derivative."""
+
     gradient: str
     items: tuple[Derivative | Definition, ...]
 
@@ -275,11 +305,15 @@ class Word(Node):
 
 @dataclass(frozen=True)
 class Phrase(Node):
+    """One property of an `ensures` line."""
+
     words: tuple[Word, ...]
 
 
 @dataclass(frozen=True)
 class Ensures(Node):
+    """The properties that a program promises."""
+
     phrases: tuple[Phrase, ...]
 
 
@@ -290,24 +324,32 @@ Statement = Value | Definition | Update | Lasting | Draw | Repeat | Scan | Backw
 
 @dataclass(frozen=True)
 class Used(Node):
+    """A name brought in by `use`, with the name it gets."""
+
     name: str
     alias: str | None
 
 
 @dataclass(frozen=True)
 class Use(Node):
+    """`use path: names`."""
+
     path: tuple[str, ...]
     names: tuple[Used, ...]
 
 
 @dataclass(frozen=True)
 class Field(Node):
+    """One field of a record."""
+
     name: str
     type: Type
 
 
 @dataclass(frozen=True)
 class Record(Node):
+    """A named bundle of tensors."""
+
     name: str
     axes: tuple[Axis, ...]
     fields: tuple[Field, ...]
@@ -315,6 +357,8 @@ class Record(Node):
 
 @dataclass(frozen=True)
 class Parameter(Node):
+    """A tensor parameter or a hyperparameter."""
+
     name: str
     type: Type
     default: Expr | None

@@ -69,7 +69,7 @@ class Diagnostic:
 class LossError(Exception):
     """A program was refused; `diagnostics` says why. Raised by the Python API."""
 
-    def __init__(self, diagnostics: Iterable[Diagnostic]):
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = list(diagnostics)
         super().__init__("\n\n".join(render(d) for d in self.diagnostics))
 
@@ -197,5 +197,5 @@ def _paint(text: str, color: str) -> str:
     return f"\033[{_COLORS[color]}m{text}\033[0m"
 
 
-def _plain(text: str, color: str) -> str:  # noqa: ARG001 - same face as _paint
+def _plain(text: str, color: str) -> str:
     return text

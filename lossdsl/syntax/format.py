@@ -27,7 +27,13 @@ _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _UNARY, _POWER, _ELSE, _POSTFIX = ran
 _LEVELS = {
     "or": _OR, "and": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "//": _PRODUCT, "%": _PRODUCT, "^": _POWER,
 }  # fmt: skip
-_OPERANDS = {_OR: (_OR, _AND), _AND: (_AND, _NOT), _COMPARE: (_SUM, _SUM), _SUM: (_SUM, _PRODUCT), _PRODUCT: (_PRODUCT, _UNARY)}
+_OPERANDS = {
+    _OR: (_OR, _AND),
+    _AND: (_AND, _NOT),
+    _COMPARE: (_SUM, _SUM),
+    _SUM: (_SUM, _PRODUCT),
+    _PRODUCT: (_PRODUCT, _UNARY),
+}
 
 
 def format_source(source: Source, diagnostics: Diagnostics) -> str | None:
@@ -106,7 +112,7 @@ class _Words:
 
 
 class _Formatter:
-    def __init__(self, words: _Words | None):
+    def __init__(self, words: _Words | None) -> None:
         self.words = words
         self.lines: list[Row] = []
         self.depth = 0
@@ -208,7 +214,11 @@ class _Formatter:
         return line
 
     def used(self, used: ast.Used) -> Doc:
-        return self.word(used.name) if used.alias is None else [self.word(used.name), " ", self.word("as"), " ", self.word(used.alias)]
+        return (
+            self.word(used.name)
+            if used.alias is None
+            else [self.word(used.name), " ", self.word("as"), " ", self.word(used.alias)]
+        )
 
     def record(self, record: ast.Record) -> None:
         self.emit([self.word("record"), " ", self.word(record.name), self.axes(record.axes), self.word(":")], 0)
@@ -270,7 +280,12 @@ class _Formatter:
 
     def type(self, kind: ast.Type) -> Doc:
         if isinstance(kind, ast.FunctionType):
-            inside: list[Doc] = [self.word("fn"), self.word("("), *self.listed(kind.parameters, self.type), self.word(")")]
+            inside: list[Doc] = [
+                self.word("fn"),
+                self.word("("),
+                *self.listed(kind.parameters, self.type),
+                self.word(")"),
+            ]
             return [*inside, " ", self.word("->"), " ", self.type(kind.result)]
         line: list[Doc] = [self.word(kind.kind), self.axes(kind.axes)]
         if kind.interval:
@@ -325,7 +340,15 @@ class _Formatter:
                 self.emit([*head, self.word(":")], margin)
                 self.block(statement.body, margin + STEP)
             case ast.Scan():
-                head = [self.word("scan"), " ", self.word(statement.variable), self.word(":"), " ", self.expr(statement.axis, _SUM), " "]
+                head = [
+                    self.word("scan"),
+                    " ",
+                    self.word(statement.variable),
+                    self.word(":"),
+                    " ",
+                    self.expr(statement.axis, _SUM),
+                    " ",
+                ]
                 if statement.backwards:
                     head += [self.word("backwards"), " "]
                 self.emit([*head, *self.carried(statement.carried), self.word(":")], margin)
@@ -345,7 +368,13 @@ class _Formatter:
             case ast.Value():
                 return self.exprs(statement.values)
             case ast.Definition():
-                return [*self.listed(statement.targets, self.target), " ", self.word("="), " ", self.exprs(statement.values)]
+                return [
+                    *self.listed(statement.targets, self.target),
+                    " ",
+                    self.word("="),
+                    " ",
+                    self.exprs(statement.values),
+                ]
             case ast.Update():
                 return [self.expr(statement.target), " ", self.word(":="), " ", self.expr(statement.value)]
             case ast.Lasting():
@@ -369,7 +398,11 @@ class _Formatter:
         return [self.word(law.name), self.arguments(law.arguments)]
 
     def carried(self, items: tuple[ast.Initial, ...]) -> list[Doc]:
-        return [self.word("with"), " ", *self.listed(items, lambda i: [self.word(i.name), " ", self.word("="), " ", self.expr(i.value)])]
+        return [
+            self.word("with"),
+            " ",
+            *self.listed(items, lambda i: [self.word(i.name), " ", self.word("="), " ", self.expr(i.value)]),
+        ]
 
     def backward_item(self, item: ast.Derivative | ast.Definition) -> Doc:
         if isinstance(item, ast.Definition):
@@ -448,7 +481,11 @@ class _Formatter:
             case ast.Bracket():
                 return self.bracket(expr, binds=False)
             case ast.Call(function, arguments):
-                head = self.bracket(function, binds=True) if isinstance(function, ast.Bracket) else self.expr(function, _POSTFIX)
+                head = (
+                    self.bracket(function, binds=True)
+                    if isinstance(function, ast.Bracket)
+                    else self.expr(function, _POSTFIX)
+                )
                 return [head, self.arguments(arguments, function)]
             case ast.Binary("^", left, right):
                 return [self.expr(left, _POSTFIX), self.word("^"), self.expr(right, _UNARY)]
@@ -474,7 +511,12 @@ class _Formatter:
 
     def coefficient(self, factor: ast.Expr, op: str, operand: ast.Expr) -> bool:
         """2*N, and inside square brackets 2*i, are written without blanks."""
-        if op != "*" or not isinstance(factor, ast.Number) or not isinstance(operand, ast.Name) or not factor.text.isdigit():
+        if (
+            op != "*"
+            or not isinstance(factor, ast.Number)
+            or not isinstance(operand, ast.Name)
+            or not factor.text.isdigit()
+        ):
             return False
         return self.square or operand.id[:1].isupper()
 

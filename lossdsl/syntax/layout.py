@@ -164,13 +164,15 @@ def _breaking(doc: Doc, chosen: Group) -> Doc:
             return doc if all(map(operator.is_, parts, doc)) else parts
         case Indent(inner) | Group(inner):
             changed = _breaking(inner, chosen)
-            return doc if changed is inner else Indent(changed) if isinstance(doc, Indent) else Group(changed, broken=True)
+            return (
+                doc if changed is inner else Indent(changed) if isinstance(doc, Indent) else Group(changed, broken=True)
+            )
         case _:
             return doc
 
 
 class _Printer:
-    def __init__(self, margin: int, width: int, step: int):
+    def __init__(self, margin: int, width: int, step: int) -> None:
         self.width = width
         self.step = step
         self.margin = margin
@@ -308,7 +310,13 @@ def aligned(lines: list[Row]) -> list[str]:
 
 
 def _neighbours(one: Row, two: Row) -> bool:
-    both = one.comment is not None and two.comment is not None and one.code.strip() and two.code.strip() and "\n" not in one.code + two.code
+    both = (
+        one.comment is not None
+        and two.comment is not None
+        and one.code.strip()
+        and two.code.strip()
+        and "\n" not in one.code + two.code
+    )
     return bool(both) and _margin(one) == _margin(two)
 
 

@@ -92,7 +92,9 @@ class Finding:
     labels: tuple[Label, ...] = field(default=())
 
     def report(self, diagnostics: Diagnostics) -> None:
-        diagnostics.report(self.code, self.message, self.span, underline=self.underline, labels=self.labels, help=self.help)
+        diagnostics.report(
+            self.code, self.message, self.span, underline=self.underline, labels=self.labels, help=self.help
+        )
 
 
 # ---- before parsing ------------------------------------------------------------------------
@@ -100,7 +102,9 @@ class Finding:
 
 def before(source: Source, part: Part) -> Finding | None:
     """What is wrong with the words alone, the first in the text."""
-    found = [f for f in (_character(source, part), _brackets(source, part), _tabs(source, part), _margins(source, part)) if f]
+    found = [
+        f for f in (_character(source, part), _brackets(source, part), _tabs(source, part), _margins(source, part)) if f
+    ]
     return min(found, key=lambda f: f.span.start, default=None)
 
 
@@ -110,7 +114,9 @@ def _character(source: Source, part: Part) -> Finding | None:
             start = Span(source, token.start, token.start + (3 if token.text.startswith('"""') else 1))
             if token.text.startswith('"""'):
                 return Finding("E008", "this docstring is never closed", start, 'end it with """')
-            return Finding("E008", "this string is not closed on its line", start, 'a docstring of several lines stands in """')
+            return Finding(
+                "E008", "this string is not closed on its line", start, 'a docstring of several lines stands in """'
+            )
         if token.kind == "bad":
             return _bad(source, part, k)
     return None
@@ -154,10 +160,20 @@ def _brackets(source: Source, part: Part) -> Finding | None:
             interval = k > 0 and part.tokens[k - 1].text == "in"
             opened.append((token, interval))
             if len(opened) > MAX_NESTING:
-                return Finding("E003", f"brackets are nested more than {MAX_NESTING} deep", token.span(source), "give inner parts a name of their own")
+                return Finding(
+                    "E003",
+                    f"brackets are nested more than {MAX_NESTING} deep",
+                    token.span(source),
+                    "give inner parts a name of their own",
+                )
         elif token.text in CLOSING and token.kind == "op":
             if not opened:
-                return Finding("E008", f"this `{token.text}` closes nothing", token.span(source), f"remove it, or open it before: {CLOSING[token.text]}")
+                return Finding(
+                    "E008",
+                    f"this `{token.text}` closes nothing",
+                    token.span(source),
+                    f"remove it, or open it before: {CLOSING[token.text]}",
+                )
             start, interval = opened.pop()
             if OPENING[start.text] != token.text and not interval:
                 label = Label(start.span(source), "opened here")
@@ -182,7 +198,13 @@ def _tabs(source: Source, part: Part) -> Finding | None:
         if used == "a tabspaces" or (kind and used not in kind):
             labels = tuple(Label(Span(source, t.start, t.end), f"indented with {u}") for u, t in list(kind.items())[:1])
             place = Span(source, token.start - len(margin), token.start)
-            return Finding("E005", "tabs and spaces are mixed in this indentation", place, "indent with four spaces everywhere", labels=labels)
+            return Finding(
+                "E005",
+                "tabs and spaces are mixed in this indentation",
+                place,
+                "indent with four spaces everywhere",
+                labels=labels,
+            )
         kind.setdefault(used, token)
     return None
 
@@ -384,7 +406,12 @@ def _equals(stop: Stop) -> Finding | None:
     if token.depth > 0 or stop.line[0].text in ("repeat", "scan", "ensures"):
         return Finding("E004", "`=` compares nothing", token.span(stop.source), "equality is written ==")
     if any(t.text == "=" and t.depth == 0 for t in stop.line if t.start < token.start):
-        return Finding("E004", "a second `=` on one line", token.span(stop.source), "equality is written ==; two names are defined on two lines")
+        return Finding(
+            "E004",
+            "a second `=` on one line",
+            token.span(stop.source),
+            "equality is written ==; two names are defined on two lines",
+        )
     return None
 
 
@@ -392,7 +419,11 @@ def _chained(stop: Stop) -> Finding | None:
     token = stop.token
     if token is None or stop.at_end or token.text not in ("<", "<=", ">", ">=", "==", "!="):
         return None
-    earlier = [t for t in stop.line if t.start < token.start and t.depth == token.depth and t.text in ("<", "<=", ">", ">=", "==", "!=")]
+    earlier = [
+        t
+        for t in stop.line
+        if t.start < token.start and t.depth == token.depth and t.text in ("<", "<=", ">", ">=", "==", "!=")
+    ]
     if not earlier:
         return None
     return Finding("E004", "comparisons do not chain", token.span(stop.source), "write both and join them: a < b and b < c",
@@ -401,10 +432,20 @@ def _chained(stop: Stop) -> Finding | None:
 
 def _membership(stop: Stop) -> Finding | None:
     for k in (stop.k, stop.k - 1):
-        if stop.text(k) == "in" and not (stop.at_end and k == stop.k) and stop.line and stop.line[0].text not in ("ensures", *DECLARATIONS):
+        if (
+            stop.text(k) == "in"
+            and not (stop.at_end and k == stop.k)
+            and stop.line
+            and stop.line[0].text not in ("ensures", *DECLARATIONS)
+        ):
             token = stop.part.tokens[k]
             if stop.line[0].text in ("scan", "repeat"):
-                return Finding("E004", "a loop's header has no `in`", token.span(stop.source), "write scan t: T with a = 0: or repeat l < n with x = x0:")
+                return Finding(
+                    "E004",
+                    "a loop's header has no `in`",
+                    token.span(stop.source),
+                    "write scan t: T with a = 0: or repeat l < n with x = x0:",
+                )
             return Finding("E009", "`in` only stands in types and in `ensures`", token.span(stop.source),
                            "write x >= 0 and x <= 1; a variable with its range is written sum[i: N](..)")  # fmt: skip
     return None
@@ -423,7 +464,9 @@ def _foreign(stop: Stop) -> Finding | None:
         words.append(line[0])
     for word in words:
         if word.text in FOREIGN and word.kind == "name":
-            return Finding("E009", f"there is no `{word.text}` in the language", word.span(stop.source), FOREIGN[word.text])
+            return Finding(
+                "E009", f"there is no `{word.text}` in the language", word.span(stop.source), FOREIGN[word.text]
+            )
     return None
 
 
@@ -447,7 +490,12 @@ def _header(stop: Stop) -> Finding | None:
         return None
     word, token = stop.line[0], stop.token
     if stop.source.line_column(word.start)[1] > 1 and word is not stop.part.tokens[0]:
-        return Finding("E004", f"this {word.text} stands inside another declaration", word.span(stop.source), "declarations stand at the left margin")
+        return Finding(
+            "E004",
+            f"this {word.text} stands inside another declaration",
+            word.span(stop.source),
+            "declarations stand at the left margin",
+        )
     if word.text == "use":
         return _use(stop)
     if stop.at_end:
@@ -457,7 +505,12 @@ def _header(stop: Stop) -> Finding | None:
         if token.text == "[" and stop.accepts == {"LPAR"}:
             return Finding("E004", "a function's axes are not declared at its name", token.span(stop.source),
                            "the shapes of its parameters declare them: loss f(x: real[N, D])")  # fmt: skip
-        if stop.accepts <= {"COLON"} and token.depth == 1 and stop.previous is not None and stop.previous.kind == "name":
+        if (
+            stop.accepts <= {"COLON"}
+            and token.depth == 1
+            and stop.previous is not None
+            and stop.previous.kind == "name"
+        ):
             return _untyped(stop, stop.previous)
         if stop.accepts == {"LPAR"}:
             return Finding("E004", f"the {word.text} {stop.text(stop.k - 1)} has no parameters", _after(stop, stop.previous),
@@ -466,20 +519,49 @@ def _header(stop: Stop) -> Finding | None:
         if shape is not None:
             return shape
         if token.text == "=" and token.depth == 0:
-            return Finding("E004", "a function is no equation", token.span(stop.source), "its header ends with a colon, its body stands below, indented")
+            return Finding(
+                "E004",
+                "a function is no equation",
+                token.span(stop.source),
+                "its header ends with a colon, its body stands below, indented",
+            )
         if token.text == ";" and token.depth == 1:
-            return Finding("E004", "a second `;`", token.span(stop.source), "tensors stand before the one `;`, hyperparameters after it")
+            return Finding(
+                "E004",
+                "a second `;`",
+                token.span(stop.source),
+                "tensors stand before the one `;`, hyperparameters after it",
+            )
         if token.text == "*" and token.depth == 1:
-            return Finding("E009", "`*` does not stand among parameters", token.span(stop.source), "hyperparameters, given by keyword, stand after a `;`")
+            return Finding(
+                "E009",
+                "`*` does not stand among parameters",
+                token.span(stop.source),
+                "hyperparameters, given by keyword, stand after a `;`",
+            )
     if "_NL" in stop.accepts and stop.previous is not None and stop.previous.text == ":" and stop.previous.depth == 0:
-        return Finding("E004", "the block begins on the line of its header", token.span(stop.source), "begin a new line after the colon, indented")
+        return Finding(
+            "E004",
+            "the block begins on the line of its header",
+            token.span(stop.source),
+            "begin a new line after the colon, indented",
+        )
     return None
 
 
 def _untyped(stop: Stop, name: Token) -> Finding:
     hyper = any(t.text == ";" and t.depth == 1 for t in stop.line if t.start < name.start)
-    shown = f"{name.text}: real > 0 = 0.1" if hyper else f"{name.text}: real for a number, {name.text}: real[N] for a tensor"
-    return Finding("E004", f"the {'hyperparameter' if hyper else 'parameter'} {name.text} has no type", name.span(stop.source), f"write {shown}")
+    shown = (
+        f"{name.text}: real > 0 = 0.1"
+        if hyper
+        else f"{name.text}: real for a number, {name.text}: real[N] for a tensor"
+    )
+    return Finding(
+        "E004",
+        f"the {'hyperparameter' if hyper else 'parameter'} {name.text} has no type",
+        name.span(stop.source),
+        f"write {shown}",
+    )
 
 
 def _shape(stop: Stop) -> Finding | None:
@@ -491,11 +573,26 @@ def _shape(stop: Stop) -> Finding | None:
     if previous.text == "[" and token.text == "]":
         return Finding("E004", "an empty shape", stop.span(previous, token), f"a scalar is written {kind} alone")
     if token.text == "(" and {"LSQB", "BOUND"} <= stop.accepts:
-        return Finding("E004", "this shape stands in round brackets", token.span(stop.source), f"write {kind}[N], or {kind} in (0, 1) for a domain")
+        return Finding(
+            "E004",
+            "this shape stands in round brackets",
+            token.span(stop.source),
+            f"write {kind}[N], or {kind} in (0, 1) for a domain",
+        )
     if stop.accepts == {"LSQB", "LPAR"} and previous.text == "in":
-        return Finding("E004", "this interval has no brackets", token.span(stop.source), "write real in [0, 1], or (0, 1) without its ends")
+        return Finding(
+            "E004",
+            "this interval has no brackets",
+            token.span(stop.source),
+            "write real in [0, 1], or (0, 1) without its ends",
+        )
     if token.text == "->":
-        return Finding("E004", "`->` does not belong to this type", token.span(stop.source), "a function handed in is written fn(real[N]) -> real[N]")
+        return Finding(
+            "E004",
+            "`->` does not belong to this type",
+            token.span(stop.source),
+            "a function handed in is written fn(real[N]) -> real[N]",
+        )
     return None
 
 
@@ -505,42 +602,87 @@ def _fields(stop: Stop) -> Finding | None:
     if stop.part.keyword != "record" or previous is None:
         return None
     if previous.first and previous.kind == "name" and stop.accepts == {"COLON"}:
-        return Finding("E004", f"the field {previous.text} has no type", previous.span(stop.source), f"write {previous.text}: real[B]")
+        return Finding(
+            "E004",
+            f"the field {previous.text} has no type",
+            previous.span(stop.source),
+            f"write {previous.text}: real[B]",
+        )
     if token is None or stop.at_end:
         return None
     if token.text == "(" and stop.accepts == {"LSQB", "COLON"}:
-        return Finding("E004", "the axes of this record stand in round brackets", token.span(stop.source), f"write record {previous.text}[B]:")
+        return Finding(
+            "E004",
+            "the axes of this record stand in round brackets",
+            token.span(stop.source),
+            f"write record {previous.text}[B]:",
+        )
     if token.text == ",":
         return Finding("E004", "a comma after a field", token.span(stop.source), "each stands on a line of its own")
     if token.text == "=":
-        return Finding("E004", "a default for a field", token.span(stop.source), "a record only says which tensors belong together")
+        return Finding(
+            "E004", "a default for a field", token.span(stop.source), "a record only says which tensors belong together"
+        )
     return _shape(stop)
 
 
 def _unnamed(stop: Stop) -> Finding | None:
     token, previous = stop.token, stop.previous
-    if previous is None or previous.text not in DECLARATIONS or stop.accepts != {"NAME"} or stop.k != 1 or (token is not None and token.kind == "string"):
+    if (
+        previous is None
+        or previous.text not in DECLARATIONS
+        or stop.accepts != {"NAME"}
+        or stop.k != 1
+        or (token is not None and token.kind == "string")
+    ):
         return None
     place = _after(stop, previous) if stop.at_end or token is None else token.span(stop.source)
-    example = {"use": "use preference: dpo", "record": "record Policy[B]:"}.get(previous.text, f"{previous.text} f(x: real[N]):")
+    example = {"use": "use preference: dpo", "record": "record Policy[B]:"}.get(
+        previous.text, f"{previous.text} f(x: real[N]):"
+    )
     return Finding("E004", f"this {previous.text} has no name", place, f"write {example}")
 
 
 def _use(stop: Stop) -> Finding | None:
     token = stop.token
     if token is not None and token.text in ("/", "\\", "-") and not stop.at_end:
-        return Finding("E004", f"`{token.text}` cannot stand in the name of a file to use", token.span(stop.source), "papers/rpo.loss is used as: use papers.rpo: rpo")
+        return Finding(
+            "E004",
+            f"`{token.text}` cannot stand in the name of a file to use",
+            token.span(stop.source),
+            "papers/rpo.loss is used as: use papers.rpo: rpo",
+        )
     if token is not None and token.kind == "string" and not stop.at_end:
-        return Finding("E004", "the name of a file to use stands in quotes", token.span(stop.source), "preference.loss is used as: use preference: dpo")
+        return Finding(
+            "E004",
+            "the name of a file to use stands in quotes",
+            token.span(stop.source),
+            "preference.loss is used as: use preference: dpo",
+        )
     if token is not None and token.text == "*" and not stop.at_end:
-        return Finding("E004", "a use line cannot take everything", token.span(stop.source), "list them: use preference: Policy, dpo")
+        return Finding(
+            "E004",
+            "a use line cannot take everything",
+            token.span(stop.source),
+            "list them: use preference: Policy, dpo",
+        )
     if token is not None and token.text in ("(", "[") and not stop.at_end:
-        return Finding("E004", "the names of a use line stand without brackets", token.span(stop.source), "list them: use preference: Policy, dpo")
+        return Finding(
+            "E004",
+            "the names of a use line stand without brackets",
+            token.span(stop.source),
+            "list them: use preference: Policy, dpo",
+        )
     if "COLON" in stop.accepts:
         path = [t.text for t in stop.line[1:] if t.kind == "name" and t.text != "import"]
         shown = path[0] if path else "preference"
         names = [n for n in path[1:] if n != "as"] or ["name"]
-        return Finding("E004", "this line does not say what it uses from the file", stop.span(stop.line[0], stop.line[-1]), f"write: use {shown}: {', '.join(names)}")
+        return Finding(
+            "E004",
+            "this line does not say what it uses from the file",
+            stop.span(stop.line[0], stop.line[-1]),
+            f"write: use {shown}: {', '.join(names)}",
+        )
     return None
 
 
@@ -550,7 +692,12 @@ def _missing_colon(stop: Stop) -> Finding | None:
     if not (stop.at_end and line and (stop.header or line[0].text in ("repeat", "scan", "backward"))):
         return None
     if "COLON" in stop.accepts and not _needs_with(stop):
-        return Finding("E004", f"the colon after the header of this {line[0].text} is missing", _after(stop, line[-1]), "end the line with `:`")
+        return Finding(
+            "E004",
+            f"the colon after the header of this {line[0].text} is missing",
+            _after(stop, line[-1]),
+            "end the line with `:`",
+        )
     return None
 
 
@@ -589,10 +736,20 @@ def _lasting(stop: Stop) -> Finding | None:
     role, name = line[0].text, line[1].text
     example = {"state": "= 0", "param": "= 0", "draw": "~ normal(0, 1)"}[role]
     if "COLON" in stop.accepts and stop.previous is line[1]:
-        return Finding("E004", f"the {role} {name} has no type", stop.span(line[0], line[1]), f"write {role} {name}: real {example}")
+        return Finding(
+            "E004",
+            f"the {role} {name} has no type",
+            stop.span(line[0], line[1]),
+            f"write {role} {name}: real {example}",
+        )
     if "TILDE" in stop.accepts and (stop.at_end or stop.text(stop.k) == "="):
         if role == "draw":
-            return Finding("E004", f"the draw {name} has no distribution", stop.span(line[0], line[-1]), f"write draw {name}: real[N] ~ normal(0, 1)")
+            return Finding(
+                "E004",
+                f"the draw {name} has no distribution",
+                stop.span(line[0], line[-1]),
+                f"write draw {name}: real[N] ~ normal(0, 1)",
+            )
         if stop.at_end:
             return Finding("E004", f"the {role} {name} has no first value", stop.span(line[0], line[-1]),
                            f"write {role} {name}: real[K] = 0, or ~ normal(0, 0.02)")  # fmt: skip
@@ -608,7 +765,12 @@ def _no_block(stop: Stop) -> Finding | None:
         return None
     header = next(t for t in stop.part.tokens if t.logical == previous.logical)
     name = f"this {header.text}" if header.text in _HEADERS else "this header"
-    return Finding("E004", f"{name} has no block", _after(stop, previous), "the lines that belong to it stand below, indented by four spaces")
+    return Finding(
+        "E004",
+        f"{name} has no block",
+        _after(stop, previous),
+        "the lines that belong to it stand below, indented by four spaces",
+    )
 
 
 def _block(stop: Stop) -> Finding | None:
@@ -631,7 +793,9 @@ def _outside(stop: Stop) -> Finding | None:
         return None
     near = suggest(token.text, DECLARATIONS) if token.kind == "name" else None
     if near is not None and stop.k + 1 < len(stop.part.tokens) and stop.part.tokens[stop.k + 1].kind == "name":
-        return Finding("E004", f"no declaration begins with `{token.text}`", token.span(stop.source), f"did you mean {near}?")
+        return Finding(
+            "E004", f"no declaration begins with `{token.text}`", token.span(stop.source), f"did you mean {near}?"
+        )
     return misplaced(stop.source, token)
 
 
@@ -649,8 +813,35 @@ def _line_end(stop: Stop) -> Finding | None:
     if not stop.at_end or previous is None:
         return None
     if previous.text == "," and stop.header == "use":
-        return Finding("E004", "this line ends after a comma", previous.span(stop.source), "the names of a use line stand on one line")
-    if previous.text in ("+", "-", "*", "/", "//", "%", "^", "<", "<=", ">", ">=", "==", "!=", "and", "or", "not", "=", ":=", ",", "else", "until"):
+        return Finding(
+            "E004",
+            "this line ends after a comma",
+            previous.span(stop.source),
+            "the names of a use line stand on one line",
+        )
+    if previous.text in (
+        "+",
+        "-",
+        "*",
+        "/",
+        "//",
+        "%",
+        "^",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "==",
+        "!=",
+        "and",
+        "or",
+        "not",
+        "=",
+        ":=",
+        ",",
+        "else",
+        "until",
+    ):
         return Finding("E004", f"this line ends after `{previous.text}`, which needs something on its right", previous.span(stop.source),
                        "a formula goes on in the next line only inside brackets: put it in ( )")  # fmt: skip
     return None
@@ -662,21 +853,56 @@ def _inside(stop: Stop) -> Finding | None:
     if token is None or stop.at_end or previous is None:
         return None
     if token.kind == "string":
-        return Finding("E004", "a docstring stands first in its block, and text nowhere else", stop.span(token), "explain with a comment: # ..")
+        return Finding(
+            "E004",
+            "a docstring stands first in its block, and text nowhere else",
+            stop.span(token),
+            "explain with a comment: # ..",
+        )
     if token.text == ";" and token.depth == 0:
         return Finding("E004", "statements are not joined by `;`", token.span(stop.source), "begin a new line")
     if token.text == ";" and token.depth > 0:
-        return Finding("E004", "`;` only stands between the parameters of a declaration", token.span(stop.source), "in a call write a comma: f(x, tau=0.1)")
+        return Finding(
+            "E004",
+            "`;` only stands between the parameters of a declaration",
+            token.span(stop.source),
+            "in a call write a comma: f(x, tau=0.1)",
+        )
     if token.text == ":" and token.depth == 0 and len(line) > 1 and line[1] is token and line[0].kind == "name":
-        return Finding("E004", "a definition is written without a type", token.span(stop.source), f"write {line[0].text} = ..; what lives across steps is a state, param or draw")
+        return Finding(
+            "E004",
+            "a definition is written without a type",
+            token.span(stop.source),
+            f"write {line[0].text} = ..; what lives across steps is a state, param or draw",
+        )
     if token.text == ":" and token.depth > 0 and previous.kind == "name" and _innermost(stop) == "(":
-        return Finding("E004", "a keyword argument is written with `=`, not `:`", token.span(stop.source), f"write {previous.text}=..")
+        return Finding(
+            "E004",
+            "a keyword argument is written with `=`, not `:`",
+            token.span(stop.source),
+            f"write {previous.text}=..",
+        )
     if token.text == ":=" and token.depth > 0:
-        return Finding("E004", "`:=` stands in a statement of its own", token.span(stop.source), "a keyword argument and a default are written with =")
+        return Finding(
+            "E004",
+            "`:=` stands in a statement of its own",
+            token.span(stop.source),
+            "a keyword argument and a default are written with =",
+        )
     if token.text == ":=":
-        return Finding("E004", "`:=` changes a state, in a statement of its own", token.span(stop.source), "a definition and a first value are written with =")
+        return Finding(
+            "E004",
+            "`:=` changes a state, in a statement of its own",
+            token.span(stop.source),
+            "a definition and a first value are written with =",
+        )
     if token.text == "->":
-        return Finding("E004", "`->` only stands in headers and function types", token.span(stop.source), "a choice is written where(condition, a, b)")
+        return Finding(
+            "E004",
+            "`->` only stands in headers and function types",
+            token.span(stop.source),
+            "a choice is written where(condition, a, b)",
+        )
     return None
 
 
@@ -701,17 +927,39 @@ def _side_by_side(stop: Stop) -> Finding | None:
         return None
     both = stop.span(previous, token)
     if previous.kind == "name" and token.kind == "name" and stop.line and previous is stop.line[0]:
-        near = suggest(previous.text, ["repeat", "scan", "state", "param", "draw", "ensures", "backward", *DECLARATIONS])
+        near = suggest(
+            previous.text, ["repeat", "scan", "state", "param", "draw", "ensures", "backward", *DECLARATIONS]
+        )
         if near:
-            return Finding("E004", f"no statement begins with `{previous.text}`", previous.span(stop.source), f"did you mean {near}?")
+            return Finding(
+                "E004",
+                f"no statement begins with `{previous.text}`",
+                previous.span(stop.source),
+                f"did you mean {near}?",
+            )
     if previous.kind == "number" and token.kind == "name" and stop.touches(stop.k):
-        return Finding("E004", "a number and a name stand side by side", both, f"a product is written {previous.text}*{token.text}")
+        return Finding(
+            "E004", "a number and a name stand side by side", both, f"a product is written {previous.text}*{token.text}"
+        )
     if "not" in (token.text, previous.text):
-        return Finding("E004", "`not` stands in the middle of a formula", (token if token.text == "not" else previous).span(stop.source), "put it in brackets with what it negates: (not c)")
-    if any(two.text in OPENING and one.text == "in" and two.depth == token.depth - 1 for one, two in pairwise(stop.part.tokens[: stop.k])):
+        return Finding(
+            "E004",
+            "`not` stands in the middle of a formula",
+            (token if token.text == "not" else previous).span(stop.source),
+            "put it in brackets with what it negates: (not c)",
+        )
+    if any(
+        two.text in OPENING and one.text == "in" and two.depth == token.depth - 1
+        for one, two in pairwise(stop.part.tokens[: stop.k])
+    ):
         return Finding("E004", "the ends of an interval are separated by a comma", both, "write real in [0, 1]")
     what = "an operator or a comma" if token.depth else "an operator"
-    return Finding("E004", f"{what} is missing before `{token.text}`", both, "a product is written a * b, an index x[i], an argument f(x)")
+    return Finding(
+        "E004",
+        f"{what} is missing before `{token.text}`",
+        both,
+        "a product is written a * b, an index x[i], an argument f(x)",
+    )
 
 
 _LOOKS: tuple[Callable[[Stop], Finding | None], ...] = (

@@ -45,7 +45,7 @@ class _Indentation(Indenter):
 class _OneLine(_Indentation):
     """For a lone expression: line ends mean nothing."""
 
-    def handle_NL(self, token: Token) -> Iterator[Token]:  # noqa: ARG002, N802 - lark's interface
+    def handle_NL(self, token: Token) -> Iterator[Token]:  # noqa: N802 - lark's interface
         return iter(())
 
 
@@ -95,7 +95,12 @@ def parse_expression(source: Source, diagnostics: Diagnostics) -> ast.Expr | Non
 def _too_long(source: Source, diagnostics: Diagnostics) -> bool:
     if len(source.text) <= MAX_TEXT:
         return False
-    diagnostics.report("E001", f"this text is longer than {MAX_TEXT:,} characters", Span(source, 0, 1), help="split it into files that use each other")
+    diagnostics.report(
+        "E001",
+        f"this text is longer than {MAX_TEXT:,} characters",
+        Span(source, 0, 1),
+        help="split it into files that use each other",
+    )
     return True
 
 
@@ -138,7 +143,11 @@ def _piecewise(source: Source, diagnostics: Diagnostics) -> ast.Module | None:
         broken |= piece.names
         if shown < MAX_SHOWN:
             if found is None:
-                found = mistakes.misplaced(source, piece.tokens[0]) if tree is not None else _finding(source, piece, "start")
+                found = (
+                    mistakes.misplaced(source, piece.tokens[0])
+                    if tree is not None
+                    else _finding(source, piece, "start")
+                )
             found.report(diagnostics)
             shown += 1
     if shown:
@@ -187,9 +196,19 @@ def _finding(source: Source, piece: Part, start: str) -> mistakes.Finding:
     try:
         _parsed(source, piece, start)
     except _TooDeep:
-        return mistakes.Finding("E003", f"a formula here is more than {MAX_DEPTH} operations deep", beginning, "give parts of the formula a name of their own")
+        return mistakes.Finding(
+            "E003",
+            f"a formula here is more than {MAX_DEPTH} operations deep",
+            beginning,
+            "give parts of the formula a name of their own",
+        )
     except DedentError:
-        return mistakes.Finding("E005", "the indentation of this part matches no open block", beginning, "indent with four spaces everywhere")
+        return mistakes.Finding(
+            "E005",
+            "the indentation of this part matches no open block",
+            beginning,
+            "indent with four spaces everywhere",
+        )
     except AssertionError:
         return mistakes.Finding("E008", "a bracket of this part closes nothing", beginning)
     except UnexpectedInput as error:
@@ -207,7 +226,9 @@ def _stop(source: Source, piece: Part, error: UnexpectedInput) -> mistakes.Stop:
     if kind == "$END":
         k = len(piece.tokens)
     interactive = getattr(error, "interactive_parser", None)
-    accepts = frozenset(interactive.accepts()) if interactive is not None else frozenset(getattr(error, "expected", ()) or ())
+    accepts = (
+        frozenset(interactive.accepts()) if interactive is not None else frozenset(getattr(error, "expected", ()) or ())
+    )
     return mistakes.Stop(source, piece, k, kind, accepts, mistakes.expectation(accepts, _literals()))
 
 
@@ -227,7 +248,7 @@ def _depth(tree: Tree[Token]) -> int:
 class _Builder:
     """One method a rule; `span` gives every node its place."""
 
-    def __init__(self, source: Source, diagnostics: Diagnostics, offset: int = 0):
+    def __init__(self, source: Source, diagnostics: Diagnostics, offset: int = 0) -> None:
         self.source = source
         self.diagnostics = diagnostics
         self.offset = offset
@@ -340,7 +361,9 @@ class _Builder:
             case "least_axis":
                 sign, least = rest
                 if sign != ">=":
-                    self.diagnostics.report("E004", "an axis has a least length, written with `>=`", self.span(tree), help="write [N >= 2]")
+                    self.diagnostics.report(
+                        "E004", "an axis has a least length, written with `>=`", self.span(tree), help="write [N >= 2]"
+                    )
                 return ast.Axis(self.expr(first), least=self.expr(least), span=self.span(tree))
             case _:
                 return ast.Axis(self.expr(first), span=self.span(tree))
@@ -371,7 +394,12 @@ class _Builder:
             case "lasting_draw":
                 role, name, kind, *law = children
                 return ast.Lasting(
-                    str(role.children[0]), str(name), self.type(kind), None, self.distribution(law), span=self.span(name)
+                    str(role.children[0]),
+                    str(name),
+                    self.type(kind),
+                    None,
+                    self.distribution(law),
+                    span=self.span(name),
                 )
             case "draw":
                 name, kind, *law = children
@@ -379,7 +407,9 @@ class _Builder:
             case "repeat":
                 variable, bound, count, carried, until, body = children
                 if str(bound) != "<":
-                    self.diagnostics.report("E004", "a repetition counts with `<`", self.span(bound), help="write `repeat l < n with ..`")
+                    self.diagnostics.report(
+                        "E004", "a repetition counts with `<`", self.span(bound), help="write `repeat l < n with ..`"
+                    )
                 return ast.Repeat(
                     str(variable), self.expr(count), self.carried(carried),
                     None if until is None else self.expr(until), self.block(body), span=self.span(variable),
@@ -392,7 +422,9 @@ class _Builder:
                 )  # fmt: skip
             case "backward":
                 gradient, *items = children
-                return ast.Backward(str(gradient), tuple(self.backward_item(i) for i in items), span=self.span(gradient))
+                return ast.Backward(
+                    str(gradient), tuple(self.backward_item(i) for i in items), span=self.span(gradient)
+                )
             case _:
                 return ast.Ensures(_merge_lists([self.phrase(p) for p in children]), span=span)
 
@@ -410,7 +442,9 @@ class _Builder:
         return ast.Distribution(str(name), self.arguments(arguments), span=self.span(name))
 
     def carried(self, tree: Any) -> tuple[ast.Initial, ...]:
-        return tuple(ast.Initial(str(c.children[0]), self.expr(c.children[1]), span=self.span(c)) for c in tree.children)
+        return tuple(
+            ast.Initial(str(c.children[0]), self.expr(c.children[1]), span=self.span(c)) for c in tree.children
+        )
 
     def phrase(self, tree: Any) -> ast.Phrase:
         words = []
@@ -512,6 +546,7 @@ def _merge_lists(phrases: list[ast.Phrase]) -> tuple[ast.Phrase, ...]:
         lone = len(phrase.words) == 1 and phrase.words[0].amount is None and phrase.words[0].text != "calibrated"
         if lone and merged and any(w.text == "in" for w in merged[-1].words):
             last = merged.pop()
-            phrase = ast.Phrase(last.words + phrase.words, span=last.span.to(phrase.span))
-        merged.append(phrase)
+            merged.append(ast.Phrase(last.words + phrase.words, span=last.span.to(phrase.span)))
+        else:
+            merged.append(phrase)
     return tuple(merged)

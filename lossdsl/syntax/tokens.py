@@ -37,8 +37,11 @@ _HEADER = re.compile(r"^(?:(?:loss|def)\s+\w+\s*\(|record\s+\w+[^\n]*:[ \t]*$|us
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word. line: the line that it starts on; depth: how many brackets are open before it; logical: the number of its
-    logical line, which goes on inside brackets; first: nothing but blanks stands before it on its line."""
+    """One word.
+
+    line: the line that it starts on; depth: how many brackets are open before it; logical: the number of its
+    logical line, which goes on inside brackets; first: nothing but blanks stands before it on its line.
+    """
 
     kind: str
     text: str
@@ -134,12 +137,18 @@ class Part:
         if words[:1] in (["use"], ["from"], ["import"]):
             colon = words.index(":") if ":" in words else 1
             return frozenset(t.text for t in self.tokens[colon:] if t.kind == "name")
-        return frozenset(words[1:2]) if self.keyword and len(self.tokens) > 1 and self.tokens[1].kind == "name" else frozenset()
+        return (
+            frozenset(words[1:2])
+            if self.keyword and len(self.tokens) > 1 and self.tokens[1].kind == "name"
+            else frozenset()
+        )
 
 
 def split(source: Source) -> list[Part]:
-    """The parts of a text: a new one begins with every line at the left margin that no bracket or docstring encloses, and
-    with every declaration even there."""
+    """The parts of a text.
+
+    A new one begins with every line at the left margin that no bracket or docstring encloses, and with every declaration even there.
+    """
     words = [t for t in scan(source.text) if not t.is_comment]
     starts: list[int] = []
     for k, token in enumerate(words):

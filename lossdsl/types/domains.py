@@ -65,8 +65,12 @@ class Interval:
         """Is every x of this interval in the other?"""
         if self.empty:
             return True
-        low_ok = self.low > other.low or (self.low == other.low and (self.low_open or not other.low_open or self.low == -INF))
-        high_ok = self.high < other.high or (self.high == other.high and (self.high_open or not other.high_open or self.high == INF))
+        low_ok = self.low > other.low or (
+            self.low == other.low and (self.low_open or not other.low_open or self.low == -INF)
+        )
+        high_ok = self.high < other.high or (
+            self.high == other.high and (self.high_open or not other.high_open or self.high == INF)
+        )
         return low_ok and high_ok and (not other.nonzero or self.excludes_zero)
 
     def meet(self, other: Interval) -> Interval:
@@ -105,6 +109,7 @@ TRUTH = Interval(0, 1)
 
 
 def point(value: float) -> Interval:
+    """The interval of one value."""
     return Interval(value, value)
 
 
@@ -112,20 +117,24 @@ def point(value: float) -> Interval:
 
 
 def add(a: Interval, b: Interval) -> Interval:
+    """Sums."""
     return Interval(
         _sum(a.low, b.low, -INF), _sum(a.high, b.high, INF), a.low_open or b.low_open, a.high_open or b.high_open
     )
 
 
 def negative(a: Interval) -> Interval:
+    """Negations."""
     return Interval(-a.high, -a.low, a.high_open, a.low_open, a.nonzero)
 
 
 def subtract(a: Interval, b: Interval) -> Interval:
+    """Differences."""
     return add(a, negative(b))
 
 
 def multiply(a: Interval, b: Interval) -> Interval:
+    """Products."""
     ends = [
         (_product(x, y), _product_open(x, xo, y, yo))
         for x, xo in ((a.low, a.low_open), (a.high, a.high_open))
@@ -158,6 +167,7 @@ def reciprocal(a: Interval) -> Interval:
 
 
 def divide(a: Interval, b: Interval) -> Interval:
+    """Quotients, the divisor not 0."""
     return multiply(a, reciprocal(b))
 
 
@@ -167,12 +177,14 @@ def monotone(a: Interval, low: float, high: float) -> Interval:
 
 
 def minimum(a: Interval, b: Interval) -> Interval:
+    """Smaller ones."""
     low, low_open = min((a.low, a.low_open), (b.low, b.low_open))
     high, shut = min((a.high, not a.high_open), (b.high, not b.high_open))
     return Interval(low, high, low_open, not shut, a.excludes_zero and b.excludes_zero)
 
 
 def maximum(a: Interval, b: Interval) -> Interval:
+    """Larger ones."""
     return negative(minimum(negative(a), negative(b)))
 
 

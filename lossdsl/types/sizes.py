@@ -188,7 +188,10 @@ class Size(_Hashed):
             return "0"
         parts: list[str] = []
         for monomial, coefficient in sorted(self.terms, key=lambda t: (t[0] == (), t[1] < 0)):
-            names = "*".join(f"({f})" if isinstance(f, Floor) and (abs(coefficient) != 1 or len(monomial) > 1) else str(f) for f in monomial)
+            names = "*".join(
+                f"({f})" if isinstance(f, Floor) and (abs(coefficient) != 1 or len(monomial) > 1) else str(f)
+                for f in monomial
+            )
             size = abs(coefficient)
             body = names if names and size == 1 else f"{size}*{names}" if names else str(size)
             sign = "-" if coefficient < 0 else "+"
@@ -238,7 +241,7 @@ def _factor_least(factor: Factor) -> int:
 
 
 def _difference_least(size: Size) -> int | None:
-    """a - a // k and the like: bound each negative floor by its numerator."""
+    """A - a // k and the like: bound each negative floor by its numerator."""
     total = Size(())
     for monomial, coefficient in size.terms:
         if coefficient < 0 and len(monomial) == 1 and isinstance(monomial[0], Floor):

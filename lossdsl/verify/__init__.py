@@ -1,0 +1,1 @@
+"""Proofs and counterexamples for `ensures`; not in this version."""

@@ -65,8 +65,10 @@ def run(module: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, list[torch.T
 def loaded(source: str) -> type[nn.Module]:
     """The class of an emitted file."""
     space: dict[str, Any] = {"__name__": "emitted"}
-    exec(compile(source, "<emitted>", "exec"), space)  # noqa: S102 - our own output
-    classes = [v for v in space.values() if isinstance(v, type) and issubclass(v, nn.Module) and v.__module__ == "emitted"]
+    exec(compile(source, "<emitted>", "exec"), space)
+    classes = [
+        v for v in space.values() if isinstance(v, type) and issubclass(v, nn.Module) and v.__module__ == "emitted"
+    ]
     return classes[-1]
 
 
@@ -86,7 +88,9 @@ def test_emitted_module_equals_the_compiled_one(name: str) -> None:
         theirs, their_slopes = run(emitted, inputs | draws)
         assert torch.allclose(ours, theirs, rtol=1e-13, atol=0, equal_nan=True)
         for a, b in zip(our_slopes, their_slopes, strict=True):
-            assert torch.allclose(a, b, rtol=1e-11, atol=1e-13, equal_nan=True)  # sums of gradients may come in another order
+            assert torch.allclose(
+                a, b, rtol=1e-11, atol=1e-13, equal_nan=True
+            )  # sums of gradients may come in another order
         for key, state in loss.state_dict().items():
             assert torch.allclose(state, emitted.state_dict()[key], rtol=1e-13, atol=0), key
 
@@ -142,7 +146,12 @@ def test_emitted_file_needs_only_torch(tmp_path: Path) -> None:
     (tmp_path / "supcon.py").write_text(emit_python(lossdsl.load("supcon")))
     (tmp_path / "main.py").write_text(BLOCKED)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "supcon.py")], check=False, capture_output=True, text=True
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "supcon.py")],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == pytest.approx(lossdsl.load("supcon")(torch.eye(4, 3), torch.tensor([0, 1, 0, 1])).item())
+    assert float(done.stdout) == pytest.approx(
+        lossdsl.load("supcon")(torch.eye(4, 3), torch.tensor([0, 1, 0, 1])).item()
+    )

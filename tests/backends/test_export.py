@@ -60,7 +60,9 @@ def test_axes_stay_dynamic() -> None:
 def test_programs_for_an_accelerator_run_on_it_throughout(name: str) -> None:
     loss = lossdsl.load(name)
     program = export(loss, examples=examples(loss), target="cuda")
-    devices = {node.meta["val"].device.type for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)}
+    devices = {
+        node.meta["val"].device.type for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
+    }
     assert devices == {"cuda"}
 
 

@@ -292,9 +292,7 @@ def test_a_damaged_entry(folder, checked, how):
     assert checked() == (0, False)
 
 
-@pytest.mark.parametrize(
-    "entry", [b"[]", b"1", b'{"stamp": 1}', b'{"looked": [], "counts": 1, "stamp": 2}', b"\xff"]
-)
+@pytest.mark.parametrize("entry", [b"[]", b"1", b'{"stamp": 1}', b'{"looked": [], "counts": 1, "stamp": 2}', b"\xff"])
 def test_an_entry_of_another_form(folder, checked, entry):
     kept.write(sound._name(Path("user.loss")), entry)
     assert checked() == (0, False)

@@ -98,9 +98,7 @@ def test_definitions_state_draws_loops_and_derivatives():
     assert formula("dino")[0] == "state center = 0 at first"
     assert formula("dino")[2].startswith("center ← momentum·center + ")
     assert formula("ensloss")[0] == "noise ~ normal(0, 1)"
-    loop = formula(
-        loss("x: real[N]", "repeat l < 3 with a = x until sum[N](a) > 1:", "    a = a / 2", "sum[N](a)")
-    )
+    loop = formula(loss("x: real[N]", "repeat l < 3 with a = x until sum[N](a) > 1:", "    a = a / 2", "sum[N](a)"))
     assert loop[0] == "for l < 3 from a = x until Σ_n a_n > 1"
     assert loop[1] == "    a ← a/2"
     scan = formula(loss("x: real[T]", "scan t: T backwards with a = 0:", "    a = x[t] + a", "sum[T](a)"))

@@ -24,9 +24,7 @@ def test_arithmetic_on_whole_hyperparameters_is_a_length():
 
 
 def test_an_axis_that_may_be_empty_still_needs_an_else():
-    assert codes("def f(x: real[N]; k: int >= 0 = 1):\n    y[a: k] = x[0]\n    mean[a: k](y[a])\n") == [
-        "E031"
-    ]
+    assert codes("def f(x: real[N]; k: int >= 0 = 1):\n    y[a: k] = x[0]\n    mean[a: k](y[a])\n") == ["E031"]
 
 
 @pytest.mark.parametrize("op", [">=", "<=", ">", "<"])
@@ -39,9 +37,6 @@ def test_an_axis_has_a_least_length_only():
 
 
 def test_a_difference_of_compared_hyperparameters_has_a_sign():
-    source = (
-        "loss f(x: real[N] in [0, 1]; lo: real > 0 = 1, hi: real {} = 2):\n"
-        "    mean[N](1 / (lo + (hi - lo) * x))\n"
-    )
+    source = "loss f(x: real[N] in [0, 1]; lo: real > 0 = 1, hi: real {} = 2):\n    mean[N](1 / (lo + (hi - lo) * x))\n"
     assert codes(source.format("> lo")) == []
     assert codes(source.format("> 0")) == ["E030"]

@@ -130,9 +130,7 @@ def test_check_imports_neither_torch_nor_other_large_packages(shell, dpo, wrong)
     assert json.loads(out[-1]) == []
 
 
-@pytest.mark.parametrize(
-    "words", [["list"], ["show", "rpo"], ["explain", "rpo"], ["fmt", "--check", "dpo.loss"]]
-)
+@pytest.mark.parametrize("words", [["list"], ["show", "rpo"], ["explain", "rpo"], ["fmt", "--check", "dpo.loss"]])
 def test_other_commands_that_import_no_torch(shell, dpo, words):
     code = f"import sys\nfrom lossdsl.cli import main\nmain({words})\nassert 'torch' not in sys.modules"
     found = shell("-c", code)

@@ -154,9 +154,7 @@ def test_an_endless_file(cli):
 
 def test_a_closed_pipe_is_quiet(here):
     command = f"{sys.executable} -m lossdsl list; echo status $? >&2"
-    done = subprocess.run(
-        ["bash", "-c", f"({command}) | head -1"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-c", f"({command}) | head -1"], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

@@ -71,9 +71,7 @@ def test_state_before_and_after(cli):
 
 
 def test_state_from_the_file(cli, here):
-    (here / "a.loss").write_text(
-        "loss l(x: real[N]):\n    state c: real[N] = 0\n    c := c + x\n    sum[N](c)\n"
-    )
+    (here / "a.loss").write_text("loss l(x: real[N]):\n    state c: real[N] = 0\n    c := c + x\n    sum[N](c)\n")
     np.savez("x.npz", x=np.ones(3, "float32"), c=np.full(3, 2, "float32"))
     found = cli("run", "a.loss", "--inputs", "x.npz", "--json").json
     assert found["values"][0]["value"] == 9
@@ -112,9 +110,7 @@ def test_sampling_respects_domains_and_lengths(cli, here):
 
 
 def test_sampling_makes_up_networks(cli, here):
-    (here / "b.loss").write_text(
-        "loss l(x: real[N, D], f: fn(real[N, D]) -> real[N, K]):\n    mean[N, K](f(x)^2)\n"
-    )
+    (here / "b.loss").write_text("loss l(x: real[N, D], f: fn(real[N, D]) -> real[N, K]):\n    mean[N, K](f(x)^2)\n")
     found = cli("run", "b.loss", "--sample", "--set", "K=3", "--json")
     assert found.status == 0, found.out
     assert found.json["gradients"]["x"] > 0

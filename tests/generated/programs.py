@@ -22,7 +22,13 @@ INPUTS = {
 }
 UNARY = ["-{}", "tanh({})", "sigmoid({})", "softplus({})", "relu({})", "abs({})", "exp(-abs({}))", "({})^2", "sin({})", "atan({})",
          "log_sigmoid({})", "sqrt(({})^2 + 1)", "log(1 + ({})^2)", "log(1 + exp({}))", "1 - sigmoid({})", "stop({})", "erf({})", "clamp({}, -1, 1)"]  # fmt: skip
-POSITIVE = {"sigmoid({})": "unit", "softplus({})": "pos", "exp(-abs({}))": "unit", "sqrt(({})^2 + 1)": "pos", "1 - sigmoid({})": "unit"}
+POSITIVE = {
+    "sigmoid({})": "unit",
+    "softplus({})": "pos",
+    "exp(-abs({}))": "unit",
+    "sqrt(({})^2 + 1)": "pos",
+    "1 - sigmoid({})": "unit",
+}
 REDUCERS = ["sum", "mean", "max", "min", "logsumexp", "var"]
 KEEPERS = ["softmax", "log_softmax", "sort", "cumsum"]
 
@@ -46,7 +52,11 @@ class Writer:
 
     def leaf(self) -> Made:
         known = [Made(n, frozenset(a), sign) for n, (_, a, sign) in INPUTS.items() if sign in ("any", "pos", "unit")]
-        return self.draw(st.sampled_from([*known, *self.names.values(), Made("tau", frozenset(), "pos"), Made("0.5", frozenset(), "unit")]))
+        return self.draw(
+            st.sampled_from(
+                [*known, *self.names.values(), Made("tau", frozenset(), "pos"), Made("0.5", frozenset(), "unit")]
+            )
+        )
 
     def condition(self, depth: int) -> Made:
         kind = self.draw(st.sampled_from(["mask", "compare", "not"]))
@@ -72,8 +82,17 @@ class Writer:
 
     def _binary(self, depth: int) -> Made:
         a, b = self.real(depth - 1), self.real(depth - 1)
-        form = self.draw(st.sampled_from(["({} + {})", "({} - {})", "({} * {})", "min({}, {})", "max({}, {})", "logaddexp({}, {})"]))
-        sign = "pos" if form == "({} + {})" and {a.sign, b.sign} <= {"pos", "unit"} and "pos" in (a.sign, b.sign) and "q" not in a.text + b.text else "any"
+        form = self.draw(
+            st.sampled_from(["({} + {})", "({} - {})", "({} * {})", "min({}, {})", "max({}, {})", "logaddexp({}, {})"])
+        )
+        sign = (
+            "pos"
+            if form == "({} + {})"
+            and {a.sign, b.sign} <= {"pos", "unit"}
+            and "pos" in (a.sign, b.sign)
+            and "q" not in a.text + b.text
+            else "any"
+        )
         return Made(form.format(a.text, b.text), a.axes | b.axes, sign)
 
     def _divide(self, depth: int) -> Made:
@@ -82,7 +101,9 @@ class Writer:
 
     def _log(self, depth: int) -> Made:
         inner = self.real(depth - 1)
-        form = self.draw(st.sampled_from(["log(1e-3 + ({})^2)", "log(softplus({}))", "log(sigmoid({}))", "log(exp({}) + 1)"]))
+        form = self.draw(
+            st.sampled_from(["log(1e-3 + ({})^2)", "log(softplus({}))", "log(sigmoid({}))", "log(exp({}) + 1)"])
+        )
         return Made(f"({form.format(inner.text)})", inner.axes)
 
     def _reduce(self, depth: int) -> Made:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, note, settings
-from tests.generated.programs import programs
 
 import lossdsl
 from lossdsl.checker.resolve import build, from_text
 from lossdsl.graph.interpret import interpret
 from lossdsl.runtime.build import compiled
+from tests.generated.programs import programs
 
 SIZES = {"N": 4, "C": 3, "D": 2, "M": 5}
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -59,7 +59,11 @@ def differs_from_interpreter(text: str) -> None:
         value, gradients = run(compiled(from_text(text), {}, rewrites=rewrites), inputs)
         agree(value.double(), expected, f"value, rewrites {rewrites}")
         for name, gradient in gradients.items():
-            agree(gradient, torch.tensor(oracle.gradients[name], dtype=torch.float64), f"gradient of {name}, rewrites {rewrites}")
+            agree(
+                gradient,
+                torch.tensor(oracle.gradients[name], dtype=torch.float64),
+                f"gradient of {name}, rewrites {rewrites}",
+            )
 
 
 @given(programs())

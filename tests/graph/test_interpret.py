@@ -103,7 +103,9 @@ def test_operands_align_by_identity_of_their_dims(g):
 def test_seed_weights_the_elements_of_the_first_root(g):
     x = real(g, "x", N)
     root = g.apply("exp", x)
-    outcome = interpret([(root, (N,)), (g.apply("mul", root, root), (N,))], {"x": [0, 1, 2]}, SIZES, wrt=["x"], seed=[2, 0, -1])
+    outcome = interpret(
+        [(root, (N,)), (g.apply("mul", root, root), (N,))], {"x": [0, 1, 2]}, SIZES, wrt=["x"], seed=[2, 0, -1]
+    )
     assert outcome.values[1] == pytest.approx([1, math.e**2, math.e**4])
     assert outcome.gradients["x"] == pytest.approx([2, 0, -math.exp(2)])
 
@@ -194,7 +196,9 @@ def cross_entropy(g):
 def test_cross_entropy_with_a_gather(g):
     leaves = {"logits": [[1.0, 2.0, -1.0], [0.5, 0.1, 0.0], [3.0, -3.0, 1.0]], "labels": [2, 0, 0]}
     root = cross_entropy(g)
-    expected = sum(math.log(sum(map(math.exp, row))) - row[k] for row, k in zip(leaves["logits"], leaves["labels"], strict=True))
+    expected = sum(
+        math.log(sum(map(math.exp, row))) - row[k] for row, k in zip(leaves["logits"], leaves["labels"], strict=True)
+    )
     outcome = interpret([(root, ())], leaves, SIZES, wrt=["logits", "labels"])
     assert outcome.values[0] == pytest.approx(expected / 3)
     assert set(outcome.gradients) == {"logits"}
@@ -625,7 +629,9 @@ def test_only_what_is_read_of_a_loop_is_evaluated(g):
 
 def test_many_rounds(g):
     x, counter = g.leaf("carry", "x", ()), g.leaf("iter", "l", (), Kind.INT)
-    (root,) = g.loop(counter, g.const(5000), (x,), (real(g, "a"),), (g.apply("add", x, g.apply("mul", x, g.const(1e-4))),))
+    (root,) = g.loop(
+        counter, g.const(5000), (x,), (real(g, "a"),), (g.apply("add", x, g.apply("mul", x, g.const(1e-4))),)
+    )
     outcome = interpret([(root, ())], {"a": 1}, SIZES, wrt=["a"])
     assert outcome.values[0] == pytest.approx(1.0001**5000)
     assert outcome.gradients["a"] == pytest.approx(1.0001**5000)

@@ -31,7 +31,11 @@ def inputs_for(rule: Rule, dtype: torch.dtype, extreme: bool) -> dict[str, torch
         if leaf.kind is Kind.INT:
             made[spec.name] = torch.tensor([0, 1, 2, 1])
             continue
-        x = torch.tensor(EXTREMES, dtype=dtype).reshape(4, 3) if extreme else torch.randn(4, 3, generator=generator, dtype=dtype)
+        x = (
+            torch.tensor(EXTREMES, dtype=dtype).reshape(4, 3)
+            if extreme
+            else torch.randn(4, 3, generator=generator, dtype=dtype)
+        )
         if leaf.shape == "prob":
             x = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.25, 0.5, 0.25], [1e-30, 1.0, 0.0]], dtype=dtype)
         elif leaf.domain.low == 0 and leaf.domain.high == 1:
@@ -46,7 +50,8 @@ def oracle(rule: Rule, inputs: dict[str, torch.Tensor], wrt: list[str]) -> Any:
     program = build(from_text(rule.example), {})
     value = program.values[0]
     leaves = {
-        k: [[mpmath.mpf(v) for v in row] for row in t.tolist()] if t.is_floating_point() else t.tolist() for k, t in inputs.items()
+        k: [[mpmath.mpf(v) for v in row] for row in t.tolist()] if t.is_floating_point() else t.tolist()
+        for k, t in inputs.items()
     }
     with mpmath.workdps(4500):
         return interpret([(value.node, value.axes)], leaves, {"N": 4, "C": 3}, math=Multiprecision(), wrt=wrt)
@@ -69,7 +74,9 @@ def test_rule_keeps_value_and_gradient(rule: Rule) -> None:
         value = compiled(from_text(rule.example), {}, rewrites=rewrites)(**leaves)
         if value.requires_grad:
             value.sum().backward()
-        gradients = [torch.zeros_like(v) if v.grad is None else v.grad for v in leaves.values() if v.is_floating_point()]
+        gradients = [
+            torch.zeros_like(v) if v.grad is None else v.grad for v in leaves.values() if v.is_floating_point()
+        ]
         found.append((value.detach().double(), gradients))
     assert torch.allclose(found[0][0], found[1][0], rtol=1e-12, atol=1e-14)
     for a, b in zip(found[0][1], found[1][1], strict=True):

@@ -52,9 +52,7 @@ def mixture(x: Tensor, em_iters: int, floor: float) -> tuple[list[Tensor], list[
     def maximise(share: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         sizes = [r.sum() for r in share]
         means = [(r * x).sum() / n for r, n in zip(share, sizes, strict=True)]
-        spreads = [
-            (r * (x - mu) ** 2).sum() / n + floor for r, n, mu in zip(share, sizes, means, strict=True)
-        ]
+        spreads = [(r * (x - mu) ** 2).sum() / n + floor for r, n, mu in zip(share, sizes, means, strict=True)]
         return [n / x.numel() for n in sizes], means, spreads
 
     upper = (x > x.mean()).to(x.dtype)
@@ -144,9 +142,7 @@ def _speakers(draw: Draw, n: int, d: int, c: int, noise: float) -> tuple[Tensor,
 
 
 def dlg_lc_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
-    def case(
-        name: str, seed: int, sizes: tuple[int, int, int, int], logs: tuple[float, float], hyper: Hyper
-    ) -> Case:
+    def case(name: str, seed: int, sizes: tuple[int, int, int, int], logs: tuple[float, float], hyper: Hyper) -> Case:
         n, d, c, m = sizes
         draw = Draw(seed, dtype)
         z, w, prototypes, labels = _speakers(draw, n, d, c, 0.8)

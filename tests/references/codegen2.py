@@ -37,9 +37,7 @@ def codegen2(inputs: Inputs, hyper: Hyper) -> Tensor:
     return hyper["mix"] * stream("clm") + (1 - hyper["mix"]) * stream("infill")
 
 
-def _stream(
-    draw: Draw, b: int, t: int, v: int, *, as_bool: bool, scale: float = 1.0, chance: float = 0.7
-) -> Inputs:
+def _stream(draw: Draw, b: int, t: int, v: int, *, as_bool: bool, scale: float = 1.0, chance: float = 0.7) -> Inputs:
     bits = draw.bits(b, t, chance=chance)
     return {
         "logits": draw.normal(b, t, v, scale=scale),

@@ -45,9 +45,7 @@ def isogclr(inputs: Inputs, hyper: Hyper, state: State) -> tuple[Tensor, State]:
         slope = ((slopes[k] + slopes[k + n]) / 2).clamp(-hyper["clip"], hyper["clip"])
         new["s"][m] = (averages[k] + averages[k + n]) / 2
         new["u"][m] = (1 - beta) * state["u"][m] + beta * slope
-        new["tau"][m] = (state["tau"][m] - hyper["eta"] * new["u"][m]).clamp(
-            hyper["tau_min"], hyper["tau_max"]
-        )
+        new["tau"][m] = (state["tau"][m] - hyper["eta"] * new["u"][m]).clamp(hyper["tau_min"], hyper["tau_max"])
     return value / n, new
 
 
@@ -96,9 +94,7 @@ def rgcl(inputs: Inputs, hyper: Hyper) -> Tensor:
 
 
 def isogclr_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
-    def case(
-        name: str, seed: int, sizes: tuple[int, ...], epoch: int, hyper: Hyper, *, fresh: bool = False
-    ) -> Case:
+    def case(name: str, seed: int, sizes: tuple[int, ...], epoch: int, hyper: Hyper, *, fresh: bool = False) -> Case:
         n, d, m = sizes
         draw = Draw(seed, dtype)
         inputs = {
@@ -147,9 +143,7 @@ def bimodal_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
             state[f"u_{letter}"] = draw.normal(m, scale=0.5)
             state[f"tau_{letter}"] = draw.uniform(m, low=0.05, high=0.6)
         if fresh:
-            state = {
-                key: torch.full((m,), 0.01 if key.startswith("tau") else 0.0, dtype=dtype) for key in state
-            }
+            state = {key: torch.full((m,), 0.01 if key.startswith("tau") else 0.0, dtype=dtype) for key in state}
         return Case(name, inputs, hyper, state, ("z", "w"), {"M": m})
 
     return [
@@ -157,9 +151,7 @@ def bimodal_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
         case("first step", 1312, (5, 3, 12), {}, fresh=True),
         case("small radius", 1313, (3, 8, 7), {"rho": 0.5, "gamma": 0.3, "beta": 0.4, "eta": 0.2}),
         case("tight clip", 1314, (6, 4, 10), {"clip": 0.1, "rho": 1.0, "eps": 0.01}),
-        case(
-            "temperature limits", 1315, (2, 5, 30), {"eta": 0.5, "tau_min": 0.1, "tau_max": 0.3, "rho": 0.1}
-        ),
+        case("temperature limits", 1315, (2, 5, 30), {"eta": 0.5, "tau_min": 0.1, "tau_max": 0.3, "rho": 0.1}),
         case("no memory", 1316, (7, 2, 8), {"gamma": 1.0, "beta": 1.0, "eps": 0.0}),
     ]
 

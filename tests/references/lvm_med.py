@@ -59,13 +59,7 @@ def edge_affinity(inputs: Inputs, hyper: Hyper) -> Tensor:
     del hyper
     z, w = inputs["z"], inputs["w"]
     n = z.shape[0]
-    entries = [
-        cosine(z[i] - z[j], w[a] - w[b])
-        for i in range(n)
-        for j in range(n)
-        for a in range(n)
-        for b in range(n)
-    ]
+    entries = [cosine(z[i] - z[j], w[a] - w[b]) for i in range(n) for j in range(n) for a in range(n) for b in range(n)]
     return torch.stack(entries).reshape(n, n, n, n)
 
 

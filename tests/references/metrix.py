@@ -207,9 +207,7 @@ REFERENCES = {
     "metrix": stateless(metrix, CONTRASTIVE, metrix_cases),
     "metrix_contrastive": stateless(metrix_contrastive, {"margin": 0.5}, contrastive_cases),
     "metrix_first_positive": stateless(metrix_first_positive, CONTRASTIVE, first_positive_cases),
-    "metrix_anchor_negative": stateless(
-        metrix_anchor_negative, {"lam": 0.3, "margin": 0.5}, anchor_negative_cases
-    ),
+    "metrix_anchor_negative": stateless(metrix_anchor_negative, {"lam": 0.3, "margin": 0.5}, anchor_negative_cases),
     "metrix_multi_similarity": stateless(
         metrix_multi_similarity,
         {"beta": 18.0, "gamma": 75.0, "margin": 0.77, "lam": 0.4},

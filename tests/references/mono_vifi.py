@@ -53,9 +53,7 @@ def _sample(image: Tensor, column: Tensor, row: Tensor) -> Tensor:
     return (1 - down) * upper + down * lower
 
 
-def _reproject(
-    source: Tensor, disp: Tensor, pose: Tensor, cameras: tuple[Tensor, Tensor], hyper: Hyper
-) -> Tensor:
+def _reproject(source: Tensor, disp: Tensor, pose: Tensor, cameras: tuple[Tensor, Tensor], hyper: Hyper) -> Tensor:
     """Images seen from the target; `cameras` holds the intrinsics and their inverses."""
     intr, inv_intr = cameras
     h, w = source.shape[-2:]

@@ -84,9 +84,7 @@ KEYS = ("z", "w", "labels", "features", "old_features", "prototypes", "kept", "k
 RELATION = ("features", "old_features", "kept", "kept_old")
 
 
-def _inputs(
-    seed: int, dtype: torch.dtype, sizes: tuple[int, ...], drift: float, spread: float = 1.0
-) -> Inputs:
+def _inputs(seed: int, dtype: torch.dtype, sizes: tuple[int, ...], drift: float, spread: float = 1.0) -> Inputs:
     n, d, c, e, p = sizes
     draw = Draw(seed, dtype)
     old_features, kept_old = draw.normal(2 * n, e, scale=spread), draw.normal(p, e)

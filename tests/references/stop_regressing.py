@@ -27,9 +27,7 @@ def hat(y: Tensor, bins: int, hyper: Hyper) -> Tensor:
     """Mass of the scalar y on its two neighbouring locations, the ends of the range being locations."""
     step = (hyper["v_max"] - hyper["v_min"]) / (bins - 1)
     y = y.clamp(hyper["v_min"], hyper["v_max"])
-    return torch.stack(
-        [(1 - (y - (hyper["v_min"] + i * step)).abs() / step).clamp(min=0) for i in range(bins)]
-    )
+    return torch.stack([(1 - (y - (hyper["v_min"] + i * step)).abs() / step).clamp(min=0) for i in range(bins)])
 
 
 def _cross(logits: Tensor, targets: list[Tensor]) -> Tensor:
@@ -121,8 +119,7 @@ def hl_gauss_td_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
 
 def c51_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
     return [
-        Case(case.name, case.inputs, case.hyper, differentiable=("logits",))
-        for case in _transition_cases(2102, dtype)
+        Case(case.name, case.inputs, case.hyper, differentiable=("logits",)) for case in _transition_cases(2102, dtype)
     ]
 
 

@@ -153,13 +153,9 @@ def test_mono_vifi_is_linear_in_its_weights_and_needs_all_parts() -> None:
     depths = [1 / (0.01 + 9.99 * case.inputs[key]) for key in ("disp", "disp_mf")]
     logs = [torch.log(depth + 1e-7)[0] for depth in depths]
     consistency = (logs[0] - logs[1]).var(dim=(1, 2), correction=0).mean()
-    added = value("mono_vifi", "mono_vifi", case) - value(
-        "mono_vifi", "mono_vifi", changed(case, {"lam": 0.0})
-    )
+    added = value("mono_vifi", "mono_vifi", case) - value("mono_vifi", "mono_vifi", changed(case, {"lam": 0.0}))
     close(added, 0.5 * consistency, 1e-7)
-    result, gradients = value_and_gradients(
-        "mono_vifi", "mono_vifi", cases_of("mono_vifi", "mono_vifi")["defaults"]
-    )
+    result, gradients = value_and_gradients("mono_vifi", "mono_vifi", cases_of("mono_vifi", "mono_vifi")["defaults"])
     assert result > 0
     assert all(gradient.any() for gradient in gradients.values())
 

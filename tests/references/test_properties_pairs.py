@@ -219,18 +219,14 @@ def test_dlg_lc_sorts_its_samples() -> None:
         assert result >= 0
         assert not gradients["w"].any()
         assert not gradients["history"].any()
-        close(
-            value("ca_dino", "dlg_lc", changed(case, z=2 * case.inputs["z"], w=5 * case.inputs["w"])), result
-        )
+        close(value("ca_dino", "dlg_lc", changed(case, z=2 * case.inputs["z"], w=5 * case.inputs["w"])), result)
         options = {"scale": 32.0, "threshold": 0.5, "sharpen": 0.1, **case.hyper}
         u, v = (
             options["scale"] * torch.cosine_similarity(case.inputs[key][:, None], margin["prototypes"], dim=2)
             for key in "zw"
         )
         sure = ~inside & (torch.softmax(v, 1).amax(1) > options["threshold"])
-        soft = torch.nn.functional.cross_entropy(
-            u, torch.softmax(v / options["sharpen"], 1), reduction="none"
-        )
+        soft = torch.nn.functional.cross_entropy(u, torch.softmax(v / options["sharpen"], 1), reduction="none")
         close(result, (losses * inside + soft * sure).mean())
         corrected += int(sure.sum())
         dropped += int((~inside & ~sure).sum())
@@ -397,9 +393,7 @@ def test_metrix_relations() -> None:
     assert not torch.isclose(here, first)
     for case in cases_of("metrix", "metrix").values():
         clean = changed(case, {"lam": 0.0})
-        alone = Case(
-            "", {key: case.inputs[key] for key in ("z", "labels")}, {"margin": case.hyper.get("margin", 0.5)}
-        )
+        alone = Case("", {key: case.inputs[key] for key in ("z", "labels")}, {"margin": case.hyper.get("margin", 0.5)})
         close(value("metrix", "metrix", clean), value("metrix", "metrix_contrastive", alone))
         if case.name in {"singles", "one class"}:
             close(value("metrix", "metrix", case), value("metrix", "metrix", clean))

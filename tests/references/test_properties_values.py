@@ -63,9 +63,7 @@ def test_temporal_difference_stops_at_the_target() -> None:
 
 def test_terminal_transitions_fit_the_reward() -> None:
     for loss, plain in (("hl_gauss_td", "hl_gauss"), ("c51", "two_hot")):
-        case = changed(
-            cases_of("stop_regressing", loss)["atari"], discount=torch.zeros(4, dtype=torch.float64)
-        )
+        case = changed(cases_of("stop_regressing", loss)["atari"], discount=torch.zeros(4, dtype=torch.float64))
         rows = torch.arange(4)
         inputs = {
             "logits": case.inputs["logits"][rows, case.inputs["actions"]],
@@ -113,9 +111,7 @@ def test_prd_is_the_weighted_sum_of_its_parts() -> None:
     close(parts[2] - parts[0], value("prd", "prd_relation", Case("", own)))
     scaled = {key: 3 * case.inputs[key] for key in ("z", "features", "prototypes", "kept")}
     close(value("prd", "prd", changed(case, **scaled)), value("prd", "prd", case))
-    _, gradients = value_and_gradients(
-        "prd", "prd_prototypes", cases_of("prd", "prd_prototypes")["one class"]
-    )
+    _, gradients = value_and_gradients("prd", "prd_prototypes", cases_of("prd", "prd_prototypes")["one class"])
     assert not gradients["features"].any()
 
 

@@ -116,9 +116,7 @@ def test_cases_are_complete_and_repeatable(slug: str, loss: str) -> None:
 @EVERY
 def test_values_and_gradients_are_finite_and_agree_in_both_precisions(slug: str, loss: str) -> None:
     reference = load(slug)[loss]
-    for (exact, precise, gradients), rounded in zip(
-        _exact(slug, loss), reference.cases(torch.float32), strict=True
-    ):
+    for (exact, precise, gradients), rounded in zip(_exact(slug, loss), reference.cases(torch.float32), strict=True):
         kept = copy.deepcopy(rounded)
         coarse, rough = value_and_gradients(slug, loss, rounded)
         assert _same(kept.inputs, rounded.inputs)
@@ -162,8 +160,7 @@ def test_gradients_are_the_slopes(path: str) -> None:
                 for name, tensor in here.items()
             }
             moved = [
-                {name.replace(".", "__"): here[name] + move * toward[name] for name in group}
-                for move in (step, -step)
+                {name.replace(".", "__"): here[name] + move * toward[name] for name in group} for move in (step, -step)
             ]
             ahead, behind = (value(slug, loss, changed(case, **inputs)) for inputs in moved)
             slope = ((ahead - behind) * weights).sum() / (2 * step)

@@ -110,9 +110,7 @@ class Assignment:
     weights: list[float]
 
 
-def assign(
-    scores: Tensor, places: tuple[Tensor, Tensor], labels: list[int], boxes: Tensor, hyper: Hyper
-) -> Assignment:
+def assign(scores: Tensor, places: tuple[Tensor, Tensor], labels: list[int], boxes: Tensor, hyper: Hyper) -> Assignment:
     """Task-aligned assignment for one image; `places` holds predicted boxes and anchor centres, in pixels."""
     predicted, centres = places
     anchors, objects = range(scores.shape[0]), range(len(labels))
@@ -210,12 +208,8 @@ def yolov8_to(inputs: Inputs, hyper: Hyper) -> Tensor:
 
 def _anchor_points(levels: Levels, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Centres and strides of grids given as (rows, columns, stride)."""
-    points = [
-        (c + 0.5, r + 0.5, s) for rows, columns, s in levels for r in range(rows) for c in range(columns)
-    ]
-    return torch.tensor([p[:2] for p in points], dtype=dtype), torch.tensor(
-        [p[2] for p in points], dtype=dtype
-    )
+    points = [(c + 0.5, r + 0.5, s) for rows, columns, s in levels for r in range(rows) for c in range(columns)]
+    return torch.tensor([p[:2] for p in points], dtype=dtype), torch.tensor([p[2] for p in points], dtype=dtype)
 
 
 def _scene(seed: int, dtype: torch.dtype, sizes: tuple[int, ...], levels: Levels) -> Inputs:
@@ -256,17 +250,13 @@ def yolov8_to_cases(dtype: torch.dtype = torch.float64) -> list[Case]:
         if name == "an empty image":
             inputs["gt_boxes"][0] = 0
         height, width, step = levels[0]
-        return Case(
-            name, inputs, {"img_h": height * step, "img_w": width * step, **hyper}, differentiable=names
-        )
+        return Case(name, inputs, {"img_h": height * step, "img_w": width * step, **hyper}, differentiable=names)
 
     smooth, thick = {"epsilon": 0.05, "grid": 40}, {"t_max": 0.6, "smooth": 0.2, "alpha": 1.0}
     return [
         case("two levels", 5301, (3, 1, 9, 6, 11, 13, 7), [(4, 5, 8), (2, 3, 16)], {**smooth, "topk": 5}),
         case("classes", 5302, (1, 3, 12, 7, 10, 8, 6), [(5, 6, 8)], {**smooth, "topk": 4, "reg_gain": 0.1}),
-        case(
-            "sharp bars", 5303, (1, 6, 8, 3, 14, 12, 7), [(3, 6, 16)], {"topk": 3, "beta": 2.0, "alpha": 1.0}
-        ),
+        case("sharp bars", 5303, (1, 6, 8, 3, 14, 12, 7), [(3, 6, 16)], {"topk": 3, "beta": 2.0, "alpha": 1.0}),
         case("an empty image", 5304, (3, 1, 10, 8, 9, 12, 6), [(4, 5, 8)], {**smooth, "topk": 6, "box": 1.0}),
         case("padding only", 5305, (1, 3, 7, 6, 8, 9, 11), [(3, 4, 8)], {"topk": 2, "cls": 2.0}),
         case(

@@ -134,7 +134,7 @@ def test_copies_compute_the_same_and_share_nothing(how: str) -> None:
     if how == "deepcopy":
         twin = copy.deepcopy(loss)
     elif how == "pickle":
-        twin = pickle.loads(pickle.dumps(loss))  # noqa: S301 - our own bytes
+        twin = pickle.loads(pickle.dumps(loss))
     else:
         buffer = io.BytesIO()
         torch.save(loss, buffer)
@@ -184,7 +184,10 @@ def test_double_moves_state_and_keeps_its_exact_first_value() -> None:
 def test_gradcheck_and_second_derivatives(name: str) -> None:
     loss = lossdsl.load(name)
     if name == "info_nce":
-        inputs = (normal(4, 3, dtype=torch.float64).requires_grad_(), normal(4, 3, seed=1, dtype=torch.float64).requires_grad_())
+        inputs = (
+            normal(4, 3, dtype=torch.float64).requires_grad_(),
+            normal(4, 3, seed=1, dtype=torch.float64).requires_grad_(),
+        )
 
         def run(*x: torch.Tensor) -> torch.Tensor:
             return loss(*x)
@@ -280,7 +283,9 @@ def test_draws_follow_the_generator_and_can_be_handed_in() -> None:
 
 
 def test_functions_are_inputs() -> None:
-    loss = lossdsl.compile("loss f(x: real[N, D], net: fn(real[N, D]) -> real[N, D]):\n    mean[N, D]((net(x) - x)^2)\n")
+    loss = lossdsl.compile(
+        "loss f(x: real[N, D], net: fn(real[N, D]) -> real[N, D]):\n    mean[N, D]((net(x) - x)^2)\n"
+    )
     net, x = nn.Linear(3, 3), normal(4, 3)
     value = loss(x=x, net=net)
     assert torch.allclose(value, (net(x) - x).square().mean())

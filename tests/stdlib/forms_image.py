@@ -80,9 +80,7 @@ def enlarged(coarse, like, factor=2):
 def bilinear(x, row, column):
     h, w = x.shape
     grid = torch.stack([2 * column / (w - 1) - 1, 2 * row / (h - 1) - 1])
-    return F.grid_sample(
-        x[None, None], grid[None, None, None], padding_mode="border", align_corners=True
-    ).reshape(())
+    return F.grid_sample(x[None, None], grid[None, None, None], padding_mode="border", align_corners=True).reshape(())
 
 
 def edge_smoothness(disp, image):

@@ -30,9 +30,7 @@ def angular(x, degrees=45.0):
     values = []
     for i in range(len(a)):
         total = 1 + sum(
-            torch.exp(4 * slope * (a[i] + p[i]) @ p[j] - 2 * (1 + slope) * a[i] @ p[i])
-            for j in range(len(a))
-            if j != i
+            torch.exp(4 * slope * (a[i] + p[i]) @ p[j] - 2 * (1 + slope) * a[i] @ p[i]) for j in range(len(a)) if j != i
         )
         values.append(torch.log(total))
     return torch.stack(values).mean()
@@ -64,12 +62,7 @@ def batch_contrastive(x, margin=0.5, pull=0.0):
 
 def triplet_all(x, margin=0.2):
     z = x["z"]
-    values = [
-        F.relu(gap(z, i, p) - gap(z, i, n) + margin)
-        for i, same, other in groups(x)
-        for p in same
-        for n in other
-    ]
+    values = [F.relu(gap(z, i, p) - gap(z, i, n) + margin) for i, same, other in groups(x) for p in same for n in other]
     return mean(values, z, positive=True)
 
 
@@ -157,17 +150,13 @@ def sphereface(x, margin=4):
     own = c.gather(1, x["labels"][:, None])
     k = torch.floor(margin * torch.acos(own) / math.pi)
     moved = (-1) ** k * torch.cos(margin * torch.acos(own)) - 2 * k
-    return F.cross_entropy(
-        x["z"].norm(dim=1, keepdim=True) * c.scatter(1, x["labels"][:, None], moved), x["labels"]
-    )
+    return F.cross_entropy(x["z"].norm(dim=1, keepdim=True) * c.scatter(1, x["labels"][:, None], moved), x["labels"])
 
 
 def soft_triple(x, scale=20.0, gamma=0.1, margin=0.01):
     s = torch.einsum("nd,ckd->nck", unit(x["z"]), unit(x["prototypes"]))
     mixed = (torch.softmax(s / gamma, -1) * s).sum(-1)
-    return F.cross_entropy(
-        scale * (mixed - margin * F.one_hot(x["labels"], mixed.shape[1]).to(s)), x["labels"]
-    )
+    return F.cross_entropy(scale * (mixed - margin * F.one_hot(x["labels"], mixed.shape[1]).to(s)), x["labels"])
 
 
 # ---- inputs ----

@@ -36,9 +36,7 @@ def gradients(value: Tensor, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients of the weighted value, zero where none flows."""
     if not found or not value.requires_grad:
         return {name: torch.zeros_like(leaf) for name, leaf in found.items()}
-    got = torch.autograd.grad(
-        weighted(value), list(found.values()), allow_unused=True, materialize_grads=True
-    )
+    got = torch.autograd.grad(weighted(value), list(found.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(found, got, strict=True))
 
 
@@ -83,6 +81,4 @@ def finite(target: str, reference: Reference, *dtypes: torch.dtype) -> None:
 def _close(got: Tensor, wanted: Tensor, what: str, tolerance: float) -> None:
     assert got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)}, not {tuple(wanted.shape)}"
     got, wanted = got.detach().double(), wanted.detach().double()
-    torch.testing.assert_close(
-        got, wanted, rtol=tolerance, atol=tolerance, msg=lambda text: f"{what}\n{text}"
-    )
+    torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance, msg=lambda text: f"{what}\n{text}")

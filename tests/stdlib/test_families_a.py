@@ -20,9 +20,7 @@ CASES = [
 ]
 EVERY = pytest.mark.parametrize(("row", "hyper"), CASES)
 BOUNDED = pytest.mark.parametrize(("row", "hyper"), [one for one in CASES if one.values[0].bounded])
-ONCE = pytest.mark.parametrize(
-    ("row", "hyper"), [pytest.param(row, row.hypers[0], id=row.name) for row in ROWS]
-)
+ONCE = pytest.mark.parametrize(("row", "hyper"), [pytest.param(row, row.hypers[0], id=row.name) for row in ROWS])
 
 
 def built(row, hyper):
@@ -61,8 +59,7 @@ def inputs_of(module, seed, extreme=False, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     found = {e.name: drawn(e, generator, extreme) for e in module.signature.inputs}
     return {
-        name: value.to(dtype).requires_grad_() if value.is_floating_point() else value
-        for name, value in found.items()
+        name: value.to(dtype).requires_grad_() if value.is_floating_point() else value for name, value in found.items()
     }
 
 

@@ -144,15 +144,11 @@ def test_a_trained_temperature_receives_a_gradient(name):
 
 # ---- what the batch may lack -----------------------------------------------------------------
 
-LABELLED = [name for name, entry in LOSSES["metric"].items() if entry[1] is forms_metric.labelled] + [
-    "supcon"
-]
+LABELLED = [name for name, entry in LOSSES["metric"].items() if entry[1] is forms_metric.labelled] + ["supcon"]
 
 
 @pytest.mark.parametrize("name", LABELLED)
-@pytest.mark.parametrize(
-    "labels", [[0, 0, 0, 0], [0, 1, 2, 3], [5]], ids=["one class", "all alone", "one row"]
-)
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3], [5]], ids=["one class", "all alone", "one row"])
 def test_batches_without_positives_or_negatives_give_finite_values_and_gradients(name, labels):
     z = Draw(13, torch.float32).normal(len(labels), 4).requires_grad_()
     value = lossdsl.load(name)(z=z, labels=torch.tensor(labels))

@@ -31,20 +31,13 @@ TOLERANCE = {f"detection:{name}": 1e-5 for name in forms_detection.LOSSES if "io
 
 def real_names(inputs):
     """Inputs that get a gradient; a target distance is constant by the loss's nature."""
-    return tuple(
-        k for k, v in inputs.items() if v.is_floating_point() and not (k == "target" and v.dim() == 0)
-    )
+    return tuple(k for k, v in inputs.items() if v.is_floating_point() and not (k == "target" and v.dim() == 0))
 
 
 def reference(form, make, hyper):
     def cases(dtype=torch.float64):
-        made = [
-            (seed, given, make(Draw(seed, dtype)))
-            for seed, given in ((1, {}), (2, {}), (3, hyper), (4, hyper))
-        ]
-        return [
-            Case(f"{seed}", inputs, given, differentiable=real_names(inputs)) for seed, given, inputs in made
-        ]
+        made = [(seed, given, make(Draw(seed, dtype))) for seed, given in ((1, {}), (2, {}), (3, hyper), (4, hyper))]
+        return [Case(f"{seed}", inputs, given, differentiable=real_names(inputs)) for seed, given, inputs in made]
 
     return Reference(lambda inputs, given, state: (form(**inputs, **given), {}), {}, cases)
 

@@ -34,9 +34,7 @@ def test_value_and_gradients_are_finite_in_low_precision(target, reference):
 
 def test_rpo_without_imitation_is_dpo():
     given = rpo.REFERENCES["rpo"].cases(torch.float64)[0].inputs
-    torch.testing.assert_close(
-        lossdsl.load("rpo", eta=0, beta=0.3)(**given), lossdsl.load("dpo", beta=0.3)(**given)
-    )
+    torch.testing.assert_close(lossdsl.load("rpo", eta=0, beta=0.3)(**given), lossdsl.load("dpo", beta=0.3)(**given))
 
 
 def test_isogclr_in_its_first_epoch_descends_the_robust_objective():

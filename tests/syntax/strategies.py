@@ -35,7 +35,9 @@ def optional(items):
 
 def _grow(inner):
     entries = (
-        made(ast.Index, inner) | made(ast.Slice, optional(inner), optional(inner), optional(inner)) | made(ast.Keyed, axis_names | names, inner)
+        made(ast.Index, inner)
+        | made(ast.Slice, optional(inner), optional(inner), optional(inner))
+        | made(ast.Keyed, axis_names | names, inner)
     )
     brackets = made(ast.Bracket, inner, tuples(entries, 1), optional(inner))
     binders = made(ast.Bracket, made(ast.Name, names), tuples(entries, 1, 2), optional(inner))
@@ -49,7 +51,9 @@ def _grow(inner):
         made(ast.Member, inner, names),
         made(ast.Otherwise, inner, inner),
         brackets,
-        made(ast.Call, made(ast.Name, names) | binders | inner, tuples(made(ast.Argument, optional(names), inner), 0, 4)),
+        made(
+            ast.Call, made(ast.Name, names) | binders | inner, tuples(made(ast.Argument, optional(names), inner), 0, 4)
+        ),
     )
 
 
@@ -65,7 +69,9 @@ axes = (
 )
 kinds = st.sampled_from(["real", "int", "bool", "sign", "prob", "unit", "Policy"])
 bounds = made(ast.Bound, st.sampled_from(["<", "<=", ">", ">="]), small)
-intervals = st.tuples(made(ast.Bound, st.sampled_from([">", ">="]), small), made(ast.Bound, st.sampled_from(["<", "<="]), small))
+intervals = st.tuples(
+    made(ast.Bound, st.sampled_from([">", ">="]), small), made(ast.Bound, st.sampled_from(["<", "<="]), small)
+)
 arrays = made(ast.ArrayType, kinds, tuples(axes), tuples(bounds, 0, 2)) | made(
     ast.ArrayType, kinds, tuples(axes), intervals, st.just(True)
 )
@@ -86,7 +92,15 @@ words = st.one_of(
             [("convex", None), ("in", None), ("x", None), ("y", None)],
             [("calibrated", None)],
             [("lipschitz", "()"), ("in", None), ("x", None)],
-            [("invariant", None), ("to", None), ("shift", None), ("of", None), ("x", None), ("over", None), ("N", None)],
+            [
+                ("invariant", None),
+                ("to", None),
+                ("shift", None),
+                ("of", None),
+                ("x", None),
+                ("over", None),
+                ("N", None),
+            ],
             [("symmetric", None), ("in", None), ("x", None), ("y", None), ("z", None)],
             [("value", None), (">=", ">=")],
             [("calibrated", None), ("in", None), ("m", None)],
@@ -136,7 +150,9 @@ functions = made(
     ast.Function, st.sampled_from(["def", "loss"]), names, tuples(parameters, 0, 4), tuples(parameters, 0, 3), optional(types), docs,
     tuples(statements(), 1, 4), name_span=st.just(NOWHERE),
 )  # fmt: skip
-modules = made(ast.Module, st.just(NOWHERE.source), docs, tuples(uses, 0, 2), tuples(records, 0, 1), tuples(functions, 0, 3))
+modules = made(
+    ast.Module, st.just(NOWHERE.source), docs, tuples(uses, 0, 2), tuples(records, 0, 1), tuples(functions, 0, 3)
+)
 
 
 # ---- other layouts of a text -------------------------------------------------------------------
@@ -147,7 +163,20 @@ def layouts(draw, text):
     """The same words with other blanks, line ends and trailing commas, and with comments everywhere."""
     tokens = scan(text)
     gaps = st.sampled_from([" ", " ", " ", "  ", "\n", "\n\n      ", "  # inside\n", "\n  # own\n "])
-    ends = st.sampled_from(["\n", "\n", "\n", "\n\n", "\n\n\n", "  # behind\n", " #tight\n\n", "\n# left\n", "\n        # right\n", "\n    # mid\n\n    # mid 2\n"])
+    ends = st.sampled_from(
+        [
+            "\n",
+            "\n",
+            "\n",
+            "\n\n",
+            "\n\n\n",
+            "  # behind\n",
+            " #tight\n\n",
+            "\n# left\n",
+            "\n        # right\n",
+            "\n    # mid\n\n    # mid 2\n",
+        ]
+    )
     out = [draw(st.sampled_from(["", "", "# head\n", "\n\n# head\n\n"]))]
     previous = None
     for token in tokens:
@@ -159,7 +188,13 @@ def layouts(draw, text):
         elif token.depth > 0 and not previous.is_comment:
             closes = token.text in (")", "]")
             between = text[previous.end : token.start]
-            if closes and previous.text not in ("(", "[", ",") and token.text == ")" and _takes_comma(tokens, token) and draw(st.booleans()):
+            if (
+                closes
+                and previous.text not in ("(", "[", ",")
+                and token.text == ")"
+                and _takes_comma(tokens, token)
+                and draw(st.booleans())
+            ):
                 out.append(",")
             out.append(draw(gaps) if draw(st.integers(0, 4)) == 0 else between)
         else:

@@ -54,7 +54,11 @@ def bare(node):
     if isinstance(node, tuple):
         return tuple(map(bare, node))
     if is_dataclass(node) and isinstance(node, ast.Node):
-        parts = {f.name: bare(getattr(node, f.name)) for f in fields(node) if f.name not in ("span", "name_span", "source", "broken")}
+        parts = {
+            f.name: bare(getattr(node, f.name))
+            for f in fields(node)
+            if f.name not in ("span", "name_span", "source", "broken")
+        }
         return replace(node, **parts)
     return node
 
@@ -145,7 +149,9 @@ def f(x:real[N>=2,M=2*N],g:fn(real[N])->real;tau:real>0=0.1 ,k:int in[1,3)=2,)->
   # at the end of f
 # last
 '''
-    assert check(text) == '''# License.
+    assert (
+        check(text)
+        == '''# License.
 
 """What the file holds.
 
@@ -182,8 +188,9 @@ def f(x: real[N >= 2, M = 2*N], g: fn(real[N]) -> real; tau: real > 0 = 0.1, k: 
 
 # last
 '''.replace(
-        "def f(x: real[N >= 2, M = 2*N], g: fn(real[N]) -> real; tau: real > 0 = 0.1, k: int in [1, 3) = 2) -> real[N]:",
-        "def f(\n    x: real[N >= 2, M = 2*N], g: fn(real[N]) -> real;\n    tau: real > 0 = 0.1, k: int in [1, 3) = 2\n) -> real[N]:",
+            "def f(x: real[N >= 2, M = 2*N], g: fn(real[N]) -> real; tau: real > 0 = 0.1, k: int in [1, 3) = 2) -> real[N]:",
+            "def f(\n    x: real[N >= 2, M = 2*N], g: fn(real[N]) -> real;\n    tau: real > 0 = 0.1, k: int in [1, 3) = 2\n) -> real[N]:",
+        )
     )
 
 
@@ -246,7 +253,9 @@ def test_long_formulas_break_inside_brackets(text, wanted):
 def test_long_headers():
     parameters = ", ".join(f"parameter_{k}: real[N, D]" for k in range(6))
     found = check(f"loss f({parameters}; beta: real > 0 = 0.1, eta: real >= 0 = 0.005):\n    x\n")
-    assert found == """\
+    assert (
+        found
+        == """\
 loss f(
     parameter_0: real[N, D], parameter_1: real[N, D], parameter_2: real[N, D],
     parameter_3: real[N, D], parameter_4: real[N, D], parameter_5: real[N, D];
@@ -254,6 +263,7 @@ loss f(
 ):
     x
 """
+    )
 
 
 def test_comments_inside_brackets():
@@ -276,7 +286,9 @@ loss f(
     z
 """
     )
-    assert found == """\
+    assert (
+        found
+        == """\
 loss f(
     # the tensors
     x: real[N],              # one
@@ -295,6 +307,7 @@ loss f(
     )  # behind
     z
 """.replace("    tau: real > 0 = 1  # a temperature", "    tau: real > 0 = 1        # a temperature")
+    )
 
 
 def test_comments_behind_neighbouring_lines_stand_below_each_other():
@@ -324,7 +337,14 @@ def test_continued_lines():
 
 
 def test_deep_trees():
-    for formula in ("-" * 380 + "x", "not " * 380 + "x", "x" + "^x" * 190, "x" + " else x" * 190, "(" * 99 + "x" + ")" * 99, "x" + " + x" * 380):
+    for formula in (
+        "-" * 380 + "x",
+        "not " * 380 + "x",
+        "x" + "^x" * 190,
+        "x" + " else x" * 190,
+        "(" * 99 + "x" + ")" * 99,
+        "x" + " + x" * 380,
+    ):
         check(f"loss f(x: real):\n    {formula}\n")
 
 
@@ -377,6 +397,12 @@ def test_any_layout_of_the_library_becomes_canonical(data):
 
 
 def test_only_what_no_bracket_encloses_exceeds_the_width():
-    found = laid_out("loss f(x: real):\n    y = " + " + ".join(f"term_{k}" for k in range(30)) + "\n    g(" + ", ".join(["argument"] * 40) + ")\n")
+    found = laid_out(
+        "loss f(x: real):\n    y = "
+        + " + ".join(f"term_{k}" for k in range(30))
+        + "\n    g("
+        + ", ".join(["argument"] * 40)
+        + ")\n"
+    )
     long = [line for line in found.split("\n") if len(line) > WIDTH]
     assert [line.split()[0] for line in long] == ["y"]

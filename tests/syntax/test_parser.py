@@ -137,7 +137,9 @@ loss f(p: P[B], g: fn(real[B]) -> real; k: int >= 1 < 9 = 2, tau: real in (0, 1]
 '''
     )
     assert module.doc == "Doc."
-    assert [(u.path, [(n.name, n.alias) for n in u.names]) for u in module.uses] == [(("a", "b"), [("c", None), ("d", "e")])]
+    assert [(u.path, [(n.name, n.alias) for n in u.names]) for u in module.uses] == [
+        (("a", "b"), [("c", None), ("d", "e")])
+    ]
     (record,) = module.records
     assert record.fields[0].type.bounds[0].op == ">="
     (loss,) = module.losses
@@ -157,11 +159,15 @@ loss f(p: P[B], g: fn(real[B]) -> real; k: int >= 1 < 9 = 2, tau: real in (0, 1]
 
 def test_layout_does_not_matter():
     one = sound("loss f(x: real[N]; tau: real = 1):\n    y = x / tau\n    mean[N](y)\n")
-    two = sound("# c\n\nloss f(\n  x: real[N],\n  ; tau: real = 1,\n)  :  # d\n  y = x \\\n   / tau\n  # e\n\n  mean[N](\ny)\n\n\n# f")
+    two = sound(
+        "# c\n\nloss f(\n  x: real[N],\n  ; tau: real = 1,\n)  :  # d\n  y = x \\\n   / tau\n  # e\n\n  mean[N](\ny)\n\n\n# f"
+    )
     assert one == two
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# only a comment", "\n\n  \n", '"""doc"""', "loss f():\n    1", "loss f(x: real):\n\tx\n"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "# only a comment", "\n\n  \n", '"""doc"""', "loss f():\n    1", "loss f(x: real):\n\tx\n"]
+)
 def test_small_texts(text):
     sound(text)
 
@@ -438,7 +444,19 @@ def test_length_is_bounded():
     assert only("#" * (MAX_TEXT + 1)).code == "E001"
 
 
-@pytest.mark.parametrize("text", ['"' * 3001, "(\n" * 3000, "loss f(\n" * 300, '"""\n' * 301, "\\\n" * 3000, "a\n" * 3000, " \n" * 50_000, "\t" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"' * 3001,
+        "(\n" * 3000,
+        "loss f(\n" * 300,
+        '"""\n' * 301,
+        "\\\n" * 3000,
+        "a\n" * 3000,
+        " \n" * 50_000,
+        "\t" * 50_000,
+    ],
+)
 def test_odd_texts_take_little_time(text):
     start = time.perf_counter()
     read(text)

@@ -32,8 +32,8 @@ class Rule:
 
 def rewritten(program: Program, rules: Iterable[Rule] | None = None) -> Program:
     """The program with every rule applied until none fires."""
-    from lossdsl.checker.values import Tensor  # noqa: PLC0415 - a value type of the layer above
-    from lossdsl.graph.rewrite.rules import RULES  # noqa: PLC0415 - rules are made of this module
+    from lossdsl.checker.values import Tensor
+    from lossdsl.graph.rewrite.rules import RULES
 
     rewriter = Rewriter(program.graph, program.ranges, tuple(RULES if rules is None else rules))
     values = tuple(Tensor(rewriter.node(v.node), v.axes) for v in program.values)
@@ -44,7 +44,7 @@ def rewritten(program: Program, rules: Iterable[Rule] | None = None) -> Program:
 class Rewriter:
     """Rebuilds nodes bottom-up; what does not change keeps its identity."""
 
-    def __init__(self, graph: Graph, ranges: Ranges, rules: tuple[Rule, ...]):
+    def __init__(self, graph: Graph, ranges: Ranges, rules: tuple[Rule, ...]) -> None:
         self.graph = graph
         self.ranges = ranges
         self.rules = rules
@@ -91,11 +91,17 @@ class Rewriter:
                 return g.apply(node.op, *(new(a) for a in node.args))
             case n.Reduce():
                 guard = None if node.guard is None else new(node.guard)
-                return g.reduce(node.op, node.bound, new(node.body), guard, None if node.default is None else new(node.default))
+                return g.reduce(
+                    node.op, node.bound, new(node.body), guard, None if node.default is None else new(node.default)
+                )
             case n.Along():
                 return g.along(node.op, node.along, new(node.body))
             case n.At():
-                return g.at(new(node.body), {d: new(i) for d, i in node.mapping}, None if node.default is None else new(node.default))
+                return g.at(
+                    new(node.body),
+                    {d: new(i) for d, i in node.mapping},
+                    None if node.default is None else new(node.default),
+                )
             case n.Concat():
                 return g.concat(node.dim, [(new(p), d) for p, d in node.parts])
             case n.Solve():
@@ -104,7 +110,9 @@ class Rewriter:
                 return g.scatter(new(node.base), node.dim, new(node.index), new(node.value), node.over)
             case n.Custom():
                 wrt = tuple((leaf, new(argument)) for leaf, argument in node.wrt)
-                return g.custom(new(node.value), wrt, node.incoming, tuple(None if x is None else new(x) for x in node.gradients))
+                return g.custom(
+                    new(node.value), wrt, node.incoming, tuple(None if x is None else new(x) for x in node.gradients)
+                )
             case n.Loop():
                 results = g.loop(
                     node.counter, new(node.count), node.carried, tuple(new(i) for i in node.initial), tuple(new(b) for b in node.body),

@@ -157,7 +157,7 @@ def _one_minus_sigmoid(g: Graph, r: Ranges, node: Node) -> Node | None:
 
 
 def _sigmoid(g: Graph, r: Ranges, node: Node) -> Node | None:
-    """c / (1 + exp(x)) and exp(x) / (1 + exp(x))."""
+    """C / (1 + exp(x)) and exp(x) / (1 + exp(x))."""
     args = _args(node, "div")
     if args is None:
         return None
@@ -233,7 +233,8 @@ def _windowed(node: n.Reduce) -> bool:
     """Does the body read windows? Their deviations would have to be materialised."""
     bound = set(node.bound)
     return any(
-        isinstance(item, n.At) and any(isinstance(i, n.Apply) and i.dims & bound and len(i.dims) > 1 for _, i in item.mapping)
+        isinstance(item, n.At)
+        and any(isinstance(i, n.Apply) and i.dims & bound and len(i.dims) > 1 for _, i in item.mapping)
         for item in n.topological([node.body])
     )
 
@@ -247,7 +248,13 @@ def _pair(node: Node) -> tuple[Node, Node] | None:
 
 
 def _is_mean_of(mean: Node, body: Node, bound: tuple[Dim, ...]) -> bool:
-    return isinstance(mean, n.Reduce) and mean.op == "mean" and mean.guard is None and mean.body is body and set(mean.bound) == set(bound)
+    return (
+        isinstance(mean, n.Reduce)
+        and mean.op == "mean"
+        and mean.guard is None
+        and mean.body is body
+        and set(mean.bound) == set(bound)
+    )
 
 
 def _norm(g: Graph, r: Ranges, node: Node) -> Node | None:
@@ -278,7 +285,7 @@ def _gathered_log_softmax(g: Graph, r: Ranges, node: Node) -> Node | None:
 
 
 def _entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
-    """x log x, which is 0 at 0."""
+    """X log x, which is 0 at 0."""
     args = _args(node, "mul")
     if args is not None:
         for x, other in (args, args[::-1]):
@@ -292,7 +299,7 @@ def _entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
 
 
 def _logistic_side(node: Node) -> tuple[Node, int, int] | None:
-    """node as outer * log(sigmoid(inner * x)): (x, inner, outer), both signs."""
+    """Node as outer * log(sigmoid(inner * x)): (x, inner, outer), both signs."""
     sign = 1
     while isinstance(node, n.Apply) and node.op == "neg":
         node, sign = node.args[0], -sign
@@ -305,7 +312,7 @@ def _logistic_side(node: Node) -> tuple[Node, int, int] | None:
 
 
 def _binary_cross_entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
-    """t log sigmoid(x) + (1 - t) log sigmoid(-x) is t x - softplus(x), and so with the opposite sign."""
+    """T log sigmoid(x) + (1 - t) log sigmoid(-x) is t x - softplus(x), and so with the opposite sign."""
     if not isinstance(node, n.Apply) or node.op not in ("add", "sub"):
         return None
     signed = ((node.args[0], 1), (node.args[1], 1 if node.op == "add" else -1))
@@ -316,7 +323,13 @@ def _binary_cross_entropy(g: Graph, r: Ranges, node: Node) -> Node | None:
         for t, side in (one, one[::-1]):
             for rest, opposite in (two, two[::-1]):
                 here, there, difference = _logistic_side(side), _logistic_side(opposite), _args(rest, "sub")
-                if here is None or there is None or difference is None or not _is_number(difference[0], 1) or difference[1] is not t:
+                if (
+                    here is None
+                    or there is None
+                    or difference is None
+                    or not _is_number(difference[0], 1)
+                    or difference[1] is not t
+                ):
                     continue
                 outer = here[2] * first_sign
                 if here[0] is there[0] and here[1] == -there[1] and outer == there[2] * second_sign:
@@ -367,7 +380,12 @@ def _powers(g: Graph, r: Ranges, node: Node) -> Node | None:
 
 def _hoist(g: Graph, r: Ranges, node: Node) -> Node | None:
     """Signs and terms that do not vary along the reduced dims leave a sum or mean."""
-    if not isinstance(node, n.Reduce) or node.op not in ("sum", "mean") or node.guard is not None or node.body.kind is not Kind.REAL:
+    if (
+        not isinstance(node, n.Reduce)
+        or node.op not in ("sum", "mean")
+        or node.guard is not None
+        or node.body.kind is not Kind.REAL
+    ):
         return None
     bound = set(node.bound)
     negated = _args(node.body, "neg")
@@ -376,7 +394,9 @@ def _hoist(g: Graph, r: Ranges, node: Node) -> Node | None:
     if node.op == "mean" and isinstance(node.body, n.Apply) and node.body.op in ("add", "sub"):
         left, right = node.body.args
         if not left.dims & bound or not right.dims & bound:
-            return g.apply(node.body.op, *(a if not a.dims & bound else g.reduce("mean", node.bound, a) for a in (left, right)))
+            return g.apply(
+                node.body.op, *(a if not a.dims & bound else g.reduce("mean", node.bound, a) for a in (left, right))
+            )
     return None
 
 
