@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lossdsl.backends import access, contract
-from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Placed, Reg, prune, share
+from lossdsl.backends import access, contract, nested
+from lossdsl.backends.code import Arg, Block, Call, Code, HyperRef, Placed, Reg, prune, share
+from lossdsl.backends.lengths import Lengths, UnknownSize
 from lossdsl.checker.values import Program
 from lossdsl.graph import nodes as n
 from lossdsl.graph.build import ARITHMETIC, GraphTooLarge, Opaque, Renaming
@@ -20,7 +21,7 @@ from lossdsl.graph.ranges import Ranges
 from lossdsl.graph.scalars import FLOATS
 from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.types.domains import INF, Interval, Kind
-from lossdsl.types.sizes import Atom, Size
+from lossdsl.types.sizes import Size
 
 _PYTHON = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
            "eq": "==", "ne": "!="}  # fmt: skip
@@ -33,18 +34,11 @@ _SCALAR = {"neg": "neg", "pow": "**", "min": "builtins.min", "max": "builtins.ma
 _TENSOR_ONLY = {"min": "minimum", "max": "maximum", "logaddexp": "logaddexp", "atan2": "atan2"}
 
 
-class UnknownSize(Exception):  # noqa: N818 - becomes a diagnostic in the loader
-    """No input, state or keyword tells this length."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
-
-
-class Lowering:
+class Lowering(Lengths):
     """State of lowering one program."""
 
     def __init__(self, program: Program, sizes: Mapping[str, int | HyperRef]) -> None:
+        super().__init__()
         self.program = program
         self.graph = program.graph
         self.ranges: Ranges = program.ranges
@@ -52,8 +46,6 @@ class Lowering:
         self.blocks: list[tuple[Block, frozenset[int]]] = [(Block(), frozenset())]
         self.memo: list[dict[int, Placed]] = [{}]
         self.depends: dict[int, frozenset[int]] = {}
-        self.atoms: dict[str, Placed] = {}
-        self.lengths: dict[Size, Placed] = {}
         self.count = 0
         self.occurrences: dict[int, tuple[Dim, ...]] = {}
         self.renaming = Renaming(program.graph)
@@ -103,93 +95,11 @@ class Lowering:
             self.places[key] = Placed(self.emit("getattr", self.like, name, hint=name, at=0))
         return self.places[key].arg
 
-    # ---- lengths ----
-
-    def length(self, size: Size) -> Arg:
-        """A length as a number or as a register holding one."""
-        if size.constant is not None:
-            return size.constant
-        if size not in self.lengths:
-            self.lengths[size] = Placed(self._length(size), scalar=True)
-        return self.lengths[size].arg
-
-    def _length(self, size: Size) -> Arg:
-        total: Arg = None
-        for monomial, coefficient in size.terms:
-            product: Arg = None
-            for factor in monomial:
-                if isinstance(factor, Atom):
-                    value = self._atom(factor.name)
-                else:
-                    value = self.scalar("//", self.length(factor.numerator), factor.denominator)
-                product = value if product is None else self.scalar("*", product, value)
-            if product is None:
-                product = coefficient
-            elif coefficient != 1:
-                product = self.scalar("*", coefficient, product)
-            total = product if total is None else self.scalar("+", total, product)
-        return 0 if total is None else total
-
-    def scalar(self, op: str, a: Arg, b: Arg) -> Arg:
-        if isinstance(a, int) and isinstance(b, int):
-            return {"+": a + b, "*": a * b, "//": a // b if b else 0}[op]
-        return self.emit(op, a, b, at=0)
-
-    def _atom(self, name: str) -> Arg:
-        if name in self.atoms:
-            return self.atoms[name].arg
-        if name in self.sizes:
-            return self.sizes[name]
-        found = self._find_atom(name)
-        self.atoms[name] = Placed(found, scalar=True)
-        return found
-
-    def _find_atom(self, name: str) -> Arg:
-        for reg, leaf in self._leaves():
-            for place, dim in enumerate(leaf.axes):
-                if dim.size.atom is not None and dim.size.atom.name == name:
-                    return self._shape(reg, place, name)
-        for reg, leaf in self._leaves():
-            for place, dim in enumerate(leaf.axes):
-                solved = self._solve(dim.size, name, reg, place)
-                if solved is not None:
-                    return solved
-        for spec in self.program.hypers:
-            if spec.name == name and spec.value is not None:
-                return HyperRef(name, int(spec.value))
-        raise UnknownSize(name)
-
-    def _shape(self, reg: Reg, place: int, hint: str) -> Arg:
-        shape = self.emit("getattr", reg, "shape", at=0)
-        return self.emit("getitem", shape, place, hint=hint, at=0)
-
-    def _solve(self, size: Size, name: str, reg: Reg, place: int) -> Arg:
-        """The atom from a length that is linear in it, the rest being known: 2*N, J + 3."""
-        if any(len(m) > 1 or any(not isinstance(f, Atom) for f in m) for m, _ in size.terms):
-            return None
-        factors = {m[0].name: c for m, c in size.terms if m and isinstance(m[0], Atom)}
-        if name not in factors or any(f != name and f not in self.atoms and f not in self.sizes for f in factors):
-            return None
-        rest = size - Size.of(Atom(name)) * factors[name]
-        value = self._shape(reg, place, name)
-        minus = self.length(-rest)
-        shifted = value if minus == 0 else self.emit("+", value, minus, at=0)
-        return shifted if factors[name] == 1 else self.emit("//", shifted, factors[name], at=0)
-
-    def _leaves(self) -> Iterable[tuple[Reg, Leaf]]:
-        by_name = {name: reg for reg, name in self.arguments}
-        specs = [
-            *(i.leaf for i in self.program.inputs),
-            *(s.leaf for s in self.program.lasting),
-            *(d.leaf for d in self.program.draws),
-        ]
-        return [(by_name[leaf.name], leaf) for leaf in specs if leaf.name in by_name]
-
     # ---- nodes ----
 
     def lower(self, node: Node) -> Placed:
         """The placed value of a node, made once, in the outermost block where it can be made."""
-        level = self._home(node)
+        level = self.home(node)
         for known in self.memo[: level + 1]:
             if id(node) in known:
                 return known[id(node)]
@@ -239,7 +149,7 @@ class Lowering:
                 self.occurrences[id(item)] = tuple(found)
         return self.occurrences[id(node)]
 
-    def _home(self, node: Node) -> int:
+    def home(self, node: Node) -> int:
         needed = self._depends(node)
         for level in range(len(self.blocks) - 1, 0, -1):
             if needed & self.blocks[level][1]:
@@ -296,11 +206,11 @@ class Lowering:
             case n.Solve():
                 return self._solver(node)
             case n.Custom():
-                return self._custom(node)
+                return nested.custom(self, node)
             case n.Loop():
                 raise AssertionError("loops are lowered through their results")
             case n.Result():
-                return self._result(node)
+                return nested.result(self, node)
             case _:
                 raise AssertionError(type(node))
 
@@ -609,130 +519,6 @@ class Lowering:
                 self.functions[name] = self.reg(name)
             return Placed(self.emit("call", self.functions[name], *views, hint=node.hint or name), node.axes)
         return Placed(self.emit(f"rt.{node.op}", *views, hint=node.hint or ""), (*batch, *node.axes))
-
-    # ---- nested blocks ----
-
-    def _open(self, leaves: Iterable[Leaf]) -> Block:
-        block = Block()
-        self.blocks.append((block, frozenset(map(id, leaves))))
-        self.memo.append({})
-        return block
-
-    def _close(self) -> None:
-        self.blocks.pop()
-        self.memo.pop()
-
-    def _custom(self, node: n.Custom) -> Placed:
-        home = self.level
-        leaves = [leaf for leaf, _ in node.wrt]
-        inputs = []
-        regs = []
-        for leaf, argument in node.wrt:
-            placed = self.lower(argument)
-            inputs.append(self.expand(placed, leaf.axes, argument.kind))
-            reg = self.reg(leaf.name.split(".")[0])
-            regs.append(reg)
-            self.places[leaf.name] = Placed(reg, leaf.axes)
-        forward = self._open(leaves)
-        self.level = len(self.blocks) - 1
-        value = self.lower(node.value)
-        order = tuple(node.incoming.axes)
-        result = self.expand(value, order, node.kind)
-        result = self.emit(".clone", result) if value.dims == order and not value.scalar else result
-        self._close()
-        incoming = self.reg("gradient")
-        self.places[node.incoming.name] = Placed(incoming, order)
-        backward = self._open([*leaves, node.incoming])
-        self.level = len(self.blocks) - 1
-        gradients: list[Arg] = []
-        for (leaf, _), gradient in zip(node.wrt, node.gradients, strict=True):
-            if gradient is None or leaf.kind is not Kind.REAL:
-                gradients.append(None)
-                continue
-            placed = self.real(self.lower(gradient), gradient.kind)
-            extra = tuple(d for d in placed.dims if d not in leaf.axes)
-            if extra:
-                total = self.emit(".sum", placed.arg, tuple(self.axis(placed, d) for d in extra))
-                placed = Placed(total, tuple(d for d in placed.dims if d in leaf.axes))
-            gradients.append(self.expand(placed, leaf.axes))
-        self._close()
-        self.level = home
-        out = self.reg(node.hint or "")
-        self.blocks[home][0].instructions.append(
-            CustomCall(out, tuple(inputs), tuple(regs), forward, result, incoming, backward, tuple(gradients))
-        )
-        return Placed(out, order)
-
-    def _result(self, node: n.Result) -> Placed:
-        loop = node.loop
-        key = -1 - id(loop)
-        known = next((m[key] for m in self.memo if key in m), None)
-        if known is None:
-            level = self._home(loop)
-            before, self.level = self.level, level
-            known = Placed(self._loop(loop))
-            self.level = before
-            self.memo[level][key] = known
-        axes = loop.carried[node.place].axes
-        return Placed(known.arg[node.place], axes if loop.axis is None else (loop.axis, *axes))
-
-    def _loop(self, loop: n.Loop) -> tuple[Reg, ...]:
-        home = self.level
-        count = self.lower(loop.count).arg
-        initial = [
-            self.expand(self._as(self.lower(i), i.kind, c.kind), c.axes, c.kind)
-            for i, c in zip(loop.initial, loop.carried, strict=True)
-        ]
-        counter = self.reg(loop.counter.name.split(".")[0])
-        self.places[loop.counter.name] = Placed(counter, scalar=True)
-        carried = []
-        for leaf in loop.carried:
-            reg = self.reg(leaf.name.split(".")[0])
-            carried.append(reg)
-            self.places[leaf.name] = Placed(reg, leaf.axes)
-        body = self._open([loop.counter, *loop.carried])
-        self.level = len(self.blocks) - 1
-        results: list[Arg] = [
-            self.expand(self._as(self.lower(b), b.kind, c.kind), c.axes, c.kind)
-            for b, c in zip(loop.body, loop.carried, strict=True)
-        ]
-        stop = None
-        if loop.until is not None:
-            condition = self.lower(loop.until)
-            dims = condition.dims
-            done = self.reg("done")
-            frozen = Placed(done, dims)
-            for k, leaf in enumerate(loop.carried):
-                view = self.view(frozen, tuple(leaf.axes))
-                results[k] = self.emit("torch.where", view, carried[k], results[k])
-            ended = self.emit("|", done, self.expand(condition, dims, Kind.BOOL))
-            results.append(ended)
-            carried.append(done)
-            stop = len(carried) - 1
-        self._close()
-        self.level = home
-        if stop is not None:
-            shape = tuple(self.length(d.size) for d in dims)
-            initial.append(self.emit("torch.zeros", shape, dtype="torch.bool", device=self.device()))
-        outs = tuple(self.reg(r.hint) for r in carried)
-        self.blocks[home][0].instructions.append(
-            LoopCall(
-                outs,
-                counter,
-                count,
-                tuple(carried),
-                tuple(initial),
-                body,
-                tuple(results),
-                stop,
-                loop.axis is not None,
-                loop.backwards,
-            )
-        )
-        return outs
-
-    def _as(self, placed: Placed, kind: Kind, wanted: Kind) -> Placed:
-        return self.real(placed, kind) if wanted is Kind.REAL else placed
 
 
 ELEMENTWISE_FREE: dict[str, str] = {"argsort": "int", "rank": "int", "sort": "same", "cummax": "same"}
