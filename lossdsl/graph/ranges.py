@@ -25,6 +25,9 @@ _NEGATION = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "
 _MIRROR = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 _MAX_BOUNDS = 6
 
+MAX_REFINED = 40_000
+"""Intervals that are refined by facts, of which choices among choices have exponentially many; beyond, facts are not used."""
+
 
 class Ranges:
     """Range analysis over the nodes of one graph."""
@@ -62,7 +65,7 @@ class Ranges:
         return self._get(node, facts)
 
     def _get(self, node: Node, facts: Facts) -> Interval:
-        facts = self._relevant(node, facts)
+        facts = self._relevant(node, facts) if len(self._intervals) <= MAX_REFINED else NO_FACTS
         key = (id(node), facts)
         if key not in self._intervals:
             self._intervals[key] = self._refine(node, self._interval(node, facts), facts)
@@ -317,6 +320,8 @@ class Ranges:
 
     def bounds(self, node: Node, facts: Facts, upper: bool) -> tuple[Size, ...]:
         """Lengths that the node never exceeds (upper) or never falls below."""
+        if len(self._bounds) > MAX_REFINED:
+            facts = NO_FACTS
         key = (id(node), facts, upper)
         if key not in self._bounds:
             self._bounds[key] = ()
