@@ -55,7 +55,7 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
     bracket = expr.function if isinstance(expr.function, ast.Bracket) else None
     head = bracket.base if bracket is not None else expr.function
     if not isinstance(head, ast.Name):
-        raise ctx.stop("E016", "only names can be called", expr.function.span)
+        raise ctx.stop("E016", "only names can be called", expr.function.span, help=_as_function(expr.function))
     name = head.id
     binding = bracket is not None and all(isinstance(e, ast.Keyed) for e in bracket.entries) and bracket.guard is None
     local = scope.names.get(name)
@@ -96,6 +96,18 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
         return _solver(ctx, scope, expr, name)
     args = [tensor(ctx, scope, a.value) for a in expr.arguments]
     return _elementwise(ctx, scope, expr, head, name, args)
+
+
+def _as_function(function: ast.Expr) -> str | None:
+    """How `x.mean()` and `torch.log(x)` are written."""
+    if not isinstance(function, ast.Member):
+        return "two factors are multiplied with *"
+    name = function.field
+    return (
+        f"there are no methods; write {name}[N](..)"
+        if name in binders.BINDERS
+        else f"there are no methods; write {name}(..)"
+    )
 
 
 def _no_default(ctx: Context, found: Value, default: ast.Expr | None) -> Value:

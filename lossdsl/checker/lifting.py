@@ -10,7 +10,7 @@ from lossdsl.checker.values import FunctionValue, LoadedModule, RecordValue, Sco
 from lossdsl.graph.build import fresh_copy
 from lossdsl.graph.nodes import Dim
 from lossdsl.syntax import ast
-from lossdsl.syntax.diagnostics import Label, suggest
+from lossdsl.syntax.diagnostics import Label, Stop, suggest
 from lossdsl.syntax.source import Span
 from lossdsl.types.domains import Interval, Kind
 
@@ -42,7 +42,7 @@ def call_function(
         raise ctx.stop("E060", f"calls are nested more than {MAX_CALLS} deep", expr.span)
     given, hyper = _match_arguments(ctx, scope, function, expr)
     named = _named_axes(ctx, scope, entries)
-    binding, cores = _bind(ctx, function, given, named, module)
+    binding, cores = _bind(ctx, function, given, named, module, expr.span)
     inner = Scope(module, function, prefix=_prefix(scope, function))
     renames = _separate(binding, given, cores)
     taken: dict[tuple[str, int], Dim] = {}
@@ -59,7 +59,10 @@ def call_function(
     _hypers(ctx, scope, inner, function, hyper, expr)
     _axes_from_bounds(ctx, inner, function, given, expr)
     _check_later(ctx, inner, binding, expr)
+    known = len(ctx.diagnostics.errors)
     _check_arguments(ctx, inner, function, given, expr)
+    if len(ctx.diagnostics.errors) > known:
+        raise Stop  # what the body says about such arguments would only repeat it
     ctx.calls.append((function, expr.span))
     before = ctx.live.copy()
     try:
@@ -170,11 +173,15 @@ def _fields(
 
 
 def _bind(
-    ctx: Context, function: ast.Function, given: dict[str, Value], named: dict[str, Dim], module: LoadedModule
+    ctx: Context,
+    function: ast.Function,
+    given: dict[str, Value],
+    named: dict[str, Dim],
+    module: LoadedModule,
+    span: Span,
 ) -> tuple[_Binding, dict[str, list[dict[Dim, tuple[str, int]]]]]:
     binding = _Binding()
     cores: dict[str, list[dict[Dim, tuple[str, int]]]] = {}
-    span = ctx.calls[-1][1] if ctx.calls else function.span
     for parameter in function.parameters:
         found = given[parameter.name]
         cores[parameter.name] = []
@@ -419,13 +426,25 @@ def _check_domain(
     interval = ctx.interval(node)
     if not interval.within(wanted):
         ctx.report("E033", f"{parameter.name} must be {wanted}, which is not known here", span, underline=f"this is {interval}",
-                   labels=[Label(parameter.span, "declared here")], help=f"declare what is given, or clamp it: {parameter.type.span.text}")  # fmt: skip
+                   labels=[Label(parameter.span, "declared here")], help=_domain_cure(parameter, kind))  # fmt: skip
         return
     for op, limit in declared.relations:
         if op in related or _is_length(limit):
             continue
         ctx.report("E033", f"{parameter.name} must be {op} {limit.hint or 'its bound'}, which is not known here", span,
                    labels=[Label(parameter.span, "declared here")], help="declare the same bound for what is given")  # fmt: skip
+
+
+def _domain_cure(parameter: ast.Parameter, kind: ast.ArrayType) -> str:
+    declare = f"declare what is given: {parameter.type.span.text}"
+    match kind.kind:
+        case "unit":
+            return f"{declare}, or hand in normalize(..)"
+        case "sign":
+            return f"{declare}; from a truth value m it is 2*m - 1"
+        case "prob":
+            return f"{declare}, or hand in softmax[C](..)"
+    return f"{declare}, or clamp it"
 
 
 def _is_length(limit: object) -> bool:

@@ -181,9 +181,30 @@ def infer(ctx: Context, scope: Scope, names: list[str], exprs: list[ast.Expr | N
         missing = [name for name in names if name not in known]
     if missing:
         name = missing[0]
+        _check_bases(ctx, scope, exprs, name, wanted)
         raise ctx.stop("E023", f"nothing tells the range of {name}", span,
                        help=f"write it: [{name}: N], with an axis, a length or a whole hyperparameter")  # fmt: skip
     return {name: known[name] for name in names}
+
+
+def _check_bases(ctx: Context, scope: Scope, exprs: Sequence[ast.Expr | None], name: str, wanted: set[str]) -> None:
+    """Stop where what a variable reads is itself wrong: that is the mistake, not the range which it leaves open."""
+    from lossdsl.checker.expressions import tensor
+
+    for expr in exprs:
+        called = set() if expr is None else {id(e.function) for e in walk(expr) if isinstance(e, ast.Call)}
+        for item in () if expr is None else walk(expr):
+            if not isinstance(item, ast.Bracket) or id(item) in called or _mentions(item.base, wanted):
+                continue
+            places = [k for k, e in enumerate(item.entries) if isinstance(e, ast.Index) and _mentions(e.value, {name})]
+            if not places:
+                continue
+            axes = tensor(ctx, scope, item.base).axes
+            if places[-1] >= len(axes):
+                has = f"{len(axes)} ax{'i' if len(axes) == 1 else 'e'}s"
+                raise ctx.stop(
+                    "E022", f"an index too many: {item.base.span.text} has {has}", item.entries[places[-1]].span
+                )
 
 
 def _from_lenient(
