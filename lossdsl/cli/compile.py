@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,14 +211,43 @@ def _exported(loss: CompiledLoss, target: str) -> Any:
     if loss.program.functions:
         help_ = "--emit python takes the function as an argument"
         raise Failed(f"{loss.program.name} takes a function, which cannot stand in an exported program", help_)
-    return export(loss, examples=examples(loss), target=target)
+    with _quietly("torch.export", loss):
+        return export(loss, examples=examples(loss), target=target)
+
+
+@contextmanager
+def _quietly(exporter: str, loss: CompiledLoss) -> Iterator[None]:
+    """Without an exporter's remarks on the way; what it cannot do is a refusal."""
+    import logging
+    import warnings
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except (Failed, MemoryError):
+        raise
+    except Exception as error:  # exporters raise whatever they meet
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        first = re.sub(r"\033\[[0-9;]*m", "", str(cause)).strip().partition("\n")[0]
+        why = f"{type(cause).__name__}: {first[:200]}"
+        help_ = "--emit python writes a module for every program"
+        raise Failed(f"{exporter} cannot take {loss.program.name}: {why}", help_) from None
+    finally:
+        logging.disable(disabled)
 
 
 def _pt2(loss: CompiledLoss, target: str) -> bytes:
     import torch
 
     stream = io.BytesIO()
-    torch.export.save(_exported(loss, target), stream)
+    exported = _exported(loss, target)
+    with _quietly("torch.export", loss):
+        torch.export.save(exported, stream)
     return stream.getvalue()
 
 
@@ -225,7 +257,8 @@ def _onnx(loss: CompiledLoss, target: str) -> bytes:
         raise Failed(f"--emit onnx needs {' and '.join(missing)}", "pip install 'lossdsl[onnx]'")
     import torch
 
-    program: Any = torch.onnx.export(_exported(loss, target), dynamo=True, verbose=False)
-    stream = io.BytesIO()
-    stream.write(program.model_proto.SerializeToString())
-    return stream.getvalue()
+    exported = _exported(loss, target)
+    with _quietly("ONNX", loss):
+        program: Any = torch.onnx.export(exported, dynamo=True, verbose=False)
+        content: bytes = program.model_proto.SerializeToString()
+    return content

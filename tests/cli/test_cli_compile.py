@@ -198,3 +198,68 @@ def test_onnx_says_what_is_missing(cli, dpo, monkeypatch):
     assert found.status == 1
     assert "needs onnx and onnxscript" in found.err
     assert "pip install 'lossdsl[onnx]'" in found.err
+
+
+# ---- formats -------------------------------------------------------------------------------
+
+
+def test_python_is_the_default(cli, dpo, here):
+    import torch
+
+    printed = cli("compile", dpo)
+    assert printed.status == 0
+    assert cli("compile", dpo, "-o", "dpo.py").status == 0
+    assert (here / "dpo.py").read_text() == printed.out
+    names = {}
+    exec(compile(printed.out, "dpo.py", "exec"), names)
+    (made,) = [v for k, v in names.items() if k.lower() == "dpo"]
+    x = {"chosen": torch.zeros(3), "rejected": torch.ones(3)}
+    y = {"chosen": torch.zeros(3), "rejected": torch.zeros(3)}
+    assert torch.allclose(made()(pi=x, ref=y), torch.nn.functional.softplus(torch.tensor(0.1)))
+
+
+def test_the_target_is_in_the_file(cli):
+    assert 'device="cuda"' in cli("compile", "dino", "--target", "cuda").out
+    assert "cuda" not in cli("compile", "dino").out
+
+
+def test_pt2_loads_and_takes_other_lengths(cli, dpo):
+    import torch
+
+    assert cli("compile", dpo, "-o", "dpo.pt2").status == 0
+    program = torch.export.load("dpo.pt2").module()
+    for count in (3, 8):
+        x = torch.arange(float(count))
+        tensors = {"pi.chosen": x, "pi.rejected": x + 1, "ref.chosen": x, "ref.rejected": x}
+        assert torch.allclose(program(tensors), torch.nn.functional.softplus(torch.tensor(0.1)))
+
+
+def test_a_program_that_cannot_be_exported(cli, here):
+    (here / "f.loss").write_text("loss l(x: real[N], f: fn(real[N]) -> real[N]):\n    mean[N](f(x))\n")
+    found = cli("compile", "f.loss", "-o", "f.pt2")
+    assert found.status == 1
+    assert "takes a function" in found.err
+    assert not (here / "f.pt2").exists()
+
+
+def test_an_exporter_that_fails(cli, dpo, monkeypatch):
+    def fail(*args, **kwargs):
+        try:
+            raise KeyError("inner")
+        except KeyError as cause:
+            raise RuntimeError("\033[96mouter\033[0m\nand more") from cause
+
+    monkeypatch.setattr("lossdsl.backends.export.export", fail)
+    found = cli("compile", dpo, "-o", "dpo.pt2")
+    assert found.status == 1
+    assert "torch.export cannot take dpo: KeyError: 'inner'" in found.err
+
+
+@pytest.mark.slow
+def test_onnx_where_it_is_installed(cli, dpo):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    import onnx
+
+    assert cli("compile", dpo, "-o", "dpo.onnx").status == 0
+    onnx.checker.check_model("dpo.onnx")
