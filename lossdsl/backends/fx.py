@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from lossdsl.backends.code import Arg, Block, Call, Code, CustomCall, HyperRef, LoopCall, Reg, captured
+from lossdsl.backends.printer import safe_name
 from lossdsl.runtime import functions as rt
 from lossdsl.runtime.control import Custom, Loop
 
@@ -56,8 +57,7 @@ def _module(block: Block, arguments: list[Reg], results: tuple[Arg, ...], title:
 
 
 def _name(reg: Reg) -> str:
-    text = re.sub(r"\W", "_", reg.hint)
-    return text if text and not text[0].isdigit() else f"v{text}"
+    return safe_name(reg.hint or "v")
 
 
 def _value(arg: Arg, env: dict[Reg, Any]) -> Any:

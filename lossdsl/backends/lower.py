@@ -390,7 +390,12 @@ class Lowering(Lengths):
     def _smooth_power(self, node: n.Apply) -> bool:
         exponent = self.ranges.interval(node.args[1]).point
         base = self.ranges.interval(node.args[0])
-        if exponent is not None and (exponent >= 1 or exponent == 0) and (exponent == int(exponent) or base.low >= 0):
+        if (
+            exponent is not None
+            and math.isfinite(exponent)
+            and (exponent >= 1 or exponent == 0)
+            and (exponent == int(exponent) or base.low >= 0)
+        ):
             return True
         return base.low > 0
 

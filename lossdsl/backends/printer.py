@@ -77,6 +77,10 @@ class Printer:
 
     # ---- names ----
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that no value may take."""
+        self._taken |= set(names)
+
     def name(self, reg: Reg, wanted: str | None = None) -> str:
         """The variable of a register."""
         if reg not in self.names:

@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from lossdsl.backends.code import Code, HyperRef
+from lossdsl.backends.code import Code, HyperRef, Reg
 from lossdsl.backends.lower import lower
 from lossdsl.backends.printer import Printer, attribute_name, check_source, safe_name
 from lossdsl.checker.catalog import provenance
@@ -44,9 +44,9 @@ class _Writer:
         self.regs = {name: reg for reg, name in code.arguments}
         self.inputs = list(dict.fromkeys(i.path[0] for i in program.inputs))
         self.draws = [d.name for d in program.draws]
-        self.parameters = {
-            name: safe_name(name) for name in (*self.inputs, *(f.name for f in program.functions), *self.draws)
-        }
+        names = (*self.inputs, *(f.name for f in program.functions), *self.draws)
+        self.parameters = {name: safe_name(name, emitted.__all__) for name in names}
+        self.printer.reserve([*self.parameters.values(), *emitted.__all__])
 
     def _hyper(self, ref: HyperRef) -> str:
         return repr(ref.value) if ref.name in self.baked else f"self.{attribute_name(ref.name)}"
@@ -179,11 +179,11 @@ class _Writer:
         names: dict[str, str] = {}
         for spec in program.inputs:
             reg = self.regs[spec.name]
-            names[spec.name] = printer.name(reg, "_".join(spec.path))
+            names[spec.name] = self._own(reg, spec.path)
         for reg, name in self.code.functions:
             printer.names[reg] = self.parameters[name]
         for draw in program.draws:
-            names[draw.name] = printer.name(self.regs[draw.name], draw.name)
+            names[draw.name] = self._own(self.regs[draw.name], (draw.name,))
         lasting = {s.name: printer.name(self.regs[s.name], s.name.replace(".", "_")) for s in program.lasting}
         lines += self._take_inputs(names)
         lines += self._take_lasting(lasting)
@@ -218,6 +218,13 @@ class _Writer:
             *(f"        {line}" for line in lines),
             *(f"            {line}" for line in body),
         ]
+
+    def _own(self, reg: Reg, path: tuple[str, ...]) -> str:
+        """The variable of an input: its parameter's name; a record's field has one of its own."""
+        if len(path) == 1:
+            self.printer.names[reg] = self.parameters[path[0]]
+            return self.parameters[path[0]]
+        return self.printer.name(reg, "_".join(path))
 
     def _ordered(self) -> list[str]:
         order = [p.name for p in self.program.function.parameters if p.name in self.parameters]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,9 +214,13 @@ class Context:
             return node
         if isinstance(node, n.Apply) and self._grows(node):
             return self.graph.apply(node.op, *(held(a) for a in node.args))
-        if not condition.dims <= node.dims:
+        parts = [part for part in _conjuncts(condition) if part.dims <= node.dims]
+        if not parts:
             return node
-        return self.graph.apply("where", condition, node, self.graph.apply("stop", node))
+        fits = parts[0]
+        for other in parts[1:]:
+            fits = self.graph.apply("and", fits, other)
+        return self.graph.apply("where", fits, node, self.graph.apply("stop", node))
 
     def _grows(self, node: Node) -> bool:
         """Does the branch, down to where it reads, hold an operation whose derivative may overflow?"""
@@ -223,6 +228,14 @@ class Context:
             found = False
             if isinstance(node, n.Apply):
                 found = any(self._grows(a) for a in node.args)
+                if (
+                    node.op == "mul"
+                    and all(a.dims and a.kind is Kind.REAL for a in node.args)
+                    and node.args[0] is not node.args[1]
+                ):
+                    found = True  # 0 times what the other factor holds there
+                if node.op in ("mul", "div", "sub", "add") and any(self._infinite(a) for a in node.args):
+                    found = True
                 if node.op in ("exp", "expm1", "sinh", "cosh"):
                     reach = self.ranges.interval(node.args[0], self.axioms)
                     found = found or reach.high > 80 or (reach.low < -80 and node.op in ("sinh", "cosh"))
@@ -235,9 +248,17 @@ class Context:
             self._growing[id(node)] = found
         return self._growing[id(node)]
 
+    def _infinite(self, node: Node) -> bool:
+        """Is infinity written somewhere below?"""
+        key = -1 - id(node)
+        if key not in self._growing:
+            below = n.topological([node])
+            self._growing[key] = any(isinstance(x, n.Const) and abs(float(x.value)) == float("inf") for x in below)
+        return self._growing[key]
+
     def require_power(self, base: Node, exponent: Node, span: Span) -> Node:
         power = self.interval(exponent)
-        whole = power.point is not None and power.point == int(power.point)
+        whole = power.point is not None and math.isfinite(power.point) and power.point == int(power.point)
         if isinstance(exponent, n.Hyper | n.SizeOf) and exponent.kind is Kind.INT and power.low >= 0:
             whole = True
         if whole and power.low >= 0:
@@ -250,6 +271,12 @@ class Context:
 
     def index_inside(self, index: Node, length: Size, facts: Facts | None = None) -> bool:
         return self.ranges.inside(index, length, self.axioms if facts is None else facts | self.axioms)
+
+
+def _conjuncts(condition: Node) -> list[Node]:
+    if isinstance(condition, n.Apply) and condition.op == "and":
+        return [*_conjuncts(condition.args[0]), *_conjuncts(condition.args[1])]
+    return [condition]
 
 
 def merge_axes(args: Iterable[Tensor]) -> tuple[Dim, ...]:

@@ -115,6 +115,11 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
     for parameter in function.parameters:
         _parameter(ctx, scope, module, parameter, program)
     found = statements.body(ctx, scope, function)
+    if function.kind == "loss" and len(found) > 1:
+        raise ctx.stop(
+            "E052", f"a loss yields one value, {function.name} has {len(found)}", function.name_span,
+            help="a decimal is written with a point: 0.5; several values can be yielded by a def",
+        )  # fmt: skip
     program.values = found
     program.value = found[0]
     program.ensures = tuple(p for s in function.body if isinstance(s, ast.Ensures) for p in s.phrases)
@@ -281,6 +286,8 @@ def _check_value(
 ) -> None:
     from lossdsl.types.domains import point
 
+    if declared.kind is Kind.INT and value != int(value):
+        raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, is not a whole number", span)
     if not point(value).within(declared.domain):
         raise ctx.stop(
             "E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span

@@ -159,7 +159,7 @@ def build(resolved: Resolved, options: Mapping[str, Any]) -> Program:
         if number is None:
             diagnostics.report(
                 "E041",
-                f"{name} must be a number, not {type(value).__name__}",
+                f"{name} must be a number within 64 bits, not {type(value).__name__}",
                 None,
                 help="tensors are given when the loss is called",
             )
@@ -190,7 +190,7 @@ def build(resolved: Resolved, options: Mapping[str, Any]) -> Program:
 
 def _plain_number(value: Any) -> float | int | None:
     if isinstance(value, bool | int | float):
-        return value
+        return None if isinstance(value, int) and abs(value) > 2**62 else value
     item = getattr(value, "item", None)
     if item is not None and getattr(value, "ndim", 1) == 0:
         found = item()

@@ -269,7 +269,7 @@ def _lasting(ctx: Context, scope: Scope, statement: ast.Lasting) -> None:
         _check_initial(ctx, statement, initial, leaf)
     elif statement.distribution is not None:
         law, arguments = distribution(ctx, scope, statement.distribution)
-        _check_arguments_fixed(ctx, statement, arguments)
+        _check_law(ctx, statement, law, arguments, leaf)
     assert ctx.program is not None
     ctx.program.lasting.append(LastingSpec(statement.role, leaf.name, leaf, initial, declared_text, law, arguments))
     scope.names[statement.name] = Tensor(leaf, leaf.axes)
@@ -326,10 +326,37 @@ def _check_initial(ctx: Context, statement: ast.Lasting, initial: Node, leaf: Le
         )
 
 
-def _check_arguments_fixed(ctx: Context, statement: ast.Lasting, arguments: tuple[Node, ...]) -> None:
+def _check_law(
+    ctx: Context, statement: ast.Lasting | ast.Draw, law: str, arguments: tuple[Node, ...], leaf: Leaf
+) -> None:
+    """A distribution's numbers are fixed when the loss is built, and what it yields lies in the declared domain."""
     for item in n.topological(list(arguments)):
-        if isinstance(item, Leaf):
-            raise ctx.stop("E053", f"the first value of {statement.name} cannot depend on {item.name}", statement.span)
+        if not isinstance(item, n.Const | n.Hyper | n.Apply):
+            raise ctx.stop(
+                "E053",
+                f"the distribution of {statement.name} depends on more than hyperparameters",
+                statement.span,
+                help=f"draw a standard variable and shift or scale it: {statement.name} * std + mean",
+            )
+    found = [ctx.interval(a) for a in arguments]
+    match law:
+        case "uniform":
+            support = Interval(found[0].low, found[1].high)
+        case "bernoulli":
+            support = Interval(0, 1)
+        case "exponential":
+            support = Interval(0, INF)
+        case _:
+            support = ANY
+    if leaf.kind is not Kind.REAL and law != "bernoulli":
+        raise ctx.stop("E033", f"{law} yields real numbers, {statement.name} holds {leaf.kind}", statement.span)
+    if leaf.shape in ("prob", "unit", "sign") or not support.within(leaf.domain):
+        raise ctx.stop(
+            "E033",
+            f"{law} yields numbers {support}, which need not be {leaf.shape or leaf.domain}",
+            statement.span,
+            help="declare it real and transform it: exp(x), softmax[C](x), normalize(x)",
+        )
 
 
 def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str, tuple[Node, ...]]:
@@ -368,6 +395,7 @@ def _draw(ctx: Context, scope: Scope, statement: ast.Draw) -> None:
         ctx, scope, ast.Draw(statement.name, statement.type, statement.distribution, span=statement.span), "draw"
     )
     law, arguments = distribution(ctx, scope, statement.distribution)
+    _check_law(ctx, statement, law, arguments, leaf)
     assert ctx.program is not None
     ctx.program.draws.append(DrawSpec(leaf.name, leaf, law, arguments, text))
     scope.names[statement.name] = Tensor(leaf, leaf.axes)

@@ -127,6 +127,8 @@ class Graph:
     def _fold_numbers(self, op: str, values: list[Any]) -> Node | None:
         from lossdsl.graph.scalars import FLOATS
 
+        if op == "pow" and any(abs(v) > 1024 for v in values):
+            values = [float(v) for v in values]  # whole powers of this size would not fit anywhere
         try:
             result = ELEMENTWISE[op].value(FLOATS, *values)
         except (ArithmeticError, ValueError):

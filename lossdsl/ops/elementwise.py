@@ -49,14 +49,26 @@ def _power_range(a: Interval, b: Interval) -> Interval:
     exponent = b.point
     if exponent == 0:
         return dom.point(1.0)
-    if exponent is not None and exponent == int(exponent) and exponent > 0 and int(exponent) % 2 == 0:
+    if (
+        exponent is not None
+        and math.isfinite(exponent)
+        and exponent == int(exponent)
+        and exponent > 0
+        and int(exponent) % 2 == 0
+    ):
         base = _abs_range(a)
         return Interval(
             _pow(base.low, exponent), _pow(base.high, exponent), base.low_open, base.high_open, base.excludes_zero
         )
-    if exponent is not None and exponent == int(exponent) and exponent < 0 and a.excludes_zero:
+    if (
+        exponent is not None
+        and math.isfinite(exponent)
+        and exponent == int(exponent)
+        and exponent < 0
+        and a.excludes_zero
+    ):
         return dom.reciprocal(_power_range(a, dom.point(-exponent)))
-    if exponent is not None and exponent == int(exponent) and exponent > 0:
+    if exponent is not None and math.isfinite(exponent) and exponent == int(exponent) and exponent > 0:
         low, high = (math.copysign(_pow(abs(e), exponent), e) for e in (a.low, a.high))
         return Interval(low, high, a.low_open, a.high_open, a.excludes_zero)
     if a.positive:
@@ -91,7 +103,7 @@ def _power_region(a: Interval, b: Interval) -> tuple[tuple[str | None, ...], str
         return ("increasing", "constant"), "affine"
     if exponent == 0:
         return ("constant", "constant"), "affine"
-    even = exponent == int(exponent) and int(exponent) % 2 == 0
+    even = math.isfinite(exponent) and exponent == int(exponent) and int(exponent) % 2 == 0
     if even and exponent > 0:
         direction = "increasing" if a.low >= 0 else "decreasing" if a.high <= 0 else None
         return (direction, "constant"), "convex"

@@ -44,6 +44,7 @@ def lifted_variant(recipe: Recipe, extra: Mapping[str, int]) -> CompiledLoss:
 def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:
     """The module of a checked program."""
     sizes = {name: int(value) for name, value in recipe.options.items() if name[:1].isupper()}
+    _check_names(program)
     described = signature(program)
     properties = derive(program)
     with deep_recursion():
@@ -65,6 +66,18 @@ def assemble(program: Program, recipe: Recipe, rewrites: bool) -> CompiledLoss:
     module = emit_fx(code, program.name)
     initializers = {spec.name: _initializer(program, spec) for spec in program.lasting}
     return CompiledLoss(final, code, module, described, properties, recipe, sizes, initializers, formula_of(program))
+
+
+_OWN = ("graph_module", "signature", "properties", "recipe", "program", "code", "training", "check_values")
+
+
+def _check_names(program: Program) -> None:
+    """What lasts is kept under its own name, so it cannot be called like what every module has."""
+    for spec in program.lasting:
+        head = spec.name.split(".")[0]
+        if hasattr(CompiledLoss, head) or head in _OWN:
+            message = f"{head} is a name that every torch module has, so no {spec.role} can be called so"
+            raise LossError([Diagnostic("E011", message, program.function.name_span, help=f"call it my_{head}")])
 
 
 def formula_of(program: Program) -> str:

@@ -185,6 +185,10 @@ def linear_assignment(score: Tensor) -> Tensor:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ImportError("linear_assignment needs scipy: pip install scipy") from error
+    if score.shape[-2] > score.shape[-1]:
+        raise ValueError(
+            f"linear_assignment needs at most as many rows as columns, got {score.shape[-2]} and {score.shape[-1]}"
+        )
     flat = score.detach().reshape(-1, *score.shape[-2:]).double().cpu().numpy()
     columns = [torch.as_tensor(linear_sum_assignment(one, maximize=True)[1]) for one in flat]
     return torch.stack(columns).reshape(score.shape[:-1]).to(score.device)
@@ -196,6 +200,8 @@ def quadratic_assignment(vertex: Tensor, edge: Tensor) -> Tensor:
     vertex [.., N, M], edge [.., N, N, M, M].
     """
     n, m = vertex.shape[-2:]
+    if n > m:
+        raise ValueError(f"quadratic_assignment needs at most as many rows as columns, got {n} and {m}")
     flat_v = vertex.detach().reshape(-1, n, m)
     flat_e = edge.detach().reshape(-1, n, n, m, m)
     found = [

@@ -179,7 +179,11 @@ class Binder:
         floating, whole = value.is_floating_point(), not value.is_floating_point() and not value.is_complex()
         match leaf.kind:
             case Kind.REAL:
-                fine = floating or (whole and (leaf.shape == "sign" or not leaf.axes or leaf.domain.within(_ZERO_ONE)))
+                fine = floating or (
+                    whole
+                    and (value.dtype is not torch.bool or leaf.domain.within(_ZERO_ONE))
+                    and (leaf.shape == "sign" or not leaf.axes or leaf.domain.within(_ZERO_ONE))
+                )
                 wanted = "a real tensor; call .float()"
             case Kind.INT:
                 fine = whole

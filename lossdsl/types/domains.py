@@ -94,7 +94,10 @@ class Interval:
             return f"{'>' if self.low_open or (self.nonzero and self.low == 0) else '>='} {_number(self.low)}"
         if self.low == -INF:
             return f"{'<' if self.high_open else '<='} {_number(self.high)}"
-        return f"in {'(' if self.low_open else '['}{_number(self.low)}, {_number(self.high)}{')' if self.high_open else ']'}"
+        return (
+            f"in {'(' if self.low_open else '['}{_number(self.low)}, {_number(self.high)}{')' if self.high_open else ']'}"
+            + (" and not 0" if self.nonzero and self.low < 0 < self.high else "")
+        )
 
 
 def _number(value: float) -> str:
