@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from lossdsl.graph import nodes as n
 from lossdsl.types.domains import Kind
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def export(loss: CompiledLoss, *, examples: Mapping[str, Tensor], target: str = 
     """Export a loss. examples: tensors for its inputs (`pi.chosen` for a record's field), params, state and draws.
 
     The program takes one mapping from these names to tensors. An axis that a loop runs over, or that the program fixes, is static.
-    Raises ValueError for a loss that takes functions.
+    Raises ValueError for a loss that takes functions or that a solver outside of torch serves.
     """
     if loss.program.functions:
         raise ValueError(f"{loss.program.name} takes a function; a function cannot stand in an exported program")
+    if any(isinstance(x, n.Solve) and x.op == "linear_assignment" for x in n.topological(loss.program.roots)):
+        raise ValueError(f"{loss.program.name} uses linear_assignment, which runs outside of torch")
     specs = [
         *(i.leaf for i in loss.program.inputs),
         *(s.leaf for s in loss.program.lasting),
