@@ -76,7 +76,7 @@ class Lengths:
         for reg, leaf in self._leaves():
             for place, dim in enumerate(leaf.axes):
                 if dim.size.atom is not None and dim.size.atom.name == name:
-                    return self._shape(reg, place, name)
+                    return self.read_length(reg, place, name)
         for reg, leaf in self._leaves():
             for place, dim in enumerate(leaf.axes):
                 solved = self._solve(dim.size, name, reg, place)
@@ -87,7 +87,7 @@ class Lengths:
                 return HyperRef(name, int(spec.value))
         raise UnknownSize(name)
 
-    def _shape(self, reg: Reg, place: int, hint: str) -> Arg:
+    def read_length(self, reg: Reg, place: int, hint: str) -> Arg:
         shape = self.emit("getattr", reg, "shape", at=0)
         return self.emit("getitem", shape, place, hint=hint, at=0)
 
@@ -99,7 +99,7 @@ class Lengths:
         if name not in factors or any(f != name and f not in self.atoms and f not in self.sizes for f in factors):
             return None
         rest = size - Size.of(Atom(name)) * factors[name]
-        value = self._shape(reg, place, name)
+        value = self.read_length(reg, place, name)
         minus = self.length(-rest)
         shifted = value if minus == 0 else self.emit("+", value, minus, at=0)
         return shifted if factors[name] == 1 else self.emit("//", shifted, factors[name], at=0)

@@ -511,6 +511,18 @@ class Lowering(Lengths):
         rows = self.expand(value, (*over, *rest), node.kind)
         return Placed(self.emit("rt.put_rows", base_view, places, rows, hint=node.hint or ""), (node.dim, *rest))
 
+    def _given_lengths(self, out: Reg, node: n.Solve) -> tuple[Arg, ...]:
+        """The lengths that a function's result must have; an axis that nothing else tells is told by it."""
+        lengths: list[Arg] = []
+        for place, dim in enumerate(node.axes):
+            try:
+                lengths.append(self.length(dim.size))
+            except UnknownSize as unknown:
+                lengths.append(None)
+                if dim.size.atom is not None and self.level == 0:
+                    self.atoms[unknown.name] = Placed(self.read_length(out, place, unknown.name), scalar=True)
+        return tuple(lengths)
+
     def index_tensor(self, arg: Arg) -> Arg:
         return self.emit(".long", arg)
 
@@ -522,7 +534,10 @@ class Lowering(Lengths):
             name = node.op[3:]
             if name not in self.functions:
                 self.functions[name] = self.reg(name)
-            return Placed(self.emit("call", self.functions[name], *views, hint=node.hint or name), node.axes)
+            out = self.emit("call", self.functions[name], *views)
+            return Placed(
+                self.emit("rt.checked", out, name, self._given_lengths(out, node), hint=node.hint or name), node.axes
+            )
         return Placed(self.emit(f"rt.{node.op}", *views, hint=node.hint or ""), (*batch, *node.axes))
 
 

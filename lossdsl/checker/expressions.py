@@ -159,6 +159,7 @@ def _binary(ctx: Context, scope: Scope, expr: ast.Binary) -> Tensor:
     left = tensor(ctx, scope, expr.left)
     right = tensor(ctx, scope, expr.right)
     _comparable(ctx, expr, left, right)
+    _one_way(ctx, scope, expr, left, right)
     return ctx.apply(op, left, right, span=expr.span)
 
 
@@ -167,6 +168,24 @@ def _comparable(ctx: Context, expr: ast.Binary, left: Tensor, right: Tensor) -> 
     if expr.op in ("==", "!=") and (left.node.kind is Kind.BOOL) != (right.node.kind is Kind.BOOL):
         ctx.report("E032", "a truth value is compared with a number", expr.span, labels=[
             Label(expr.left.span, shape_text(left)), Label(expr.right.span, shape_text(right))], help="write the condition alone, or `not` it")  # fmt: skip
+
+
+def _one_way(ctx: Context, scope: Scope, expr: ast.Binary, left: Tensor, right: Tensor) -> None:
+    """A vector beside a matrix whose two axes are one (`real[N, N]`): along which of them is it meant?"""
+    named = set(scope.axes.values())
+    for matrix, vector, place in ((left, right, expr.right), (right, left, expr.left)):
+        for dim in vector.axes:
+            group = [d for d in matrix.axes if d.size == dim.size]
+            shared = [d for d in vector.axes if d in group]
+            if len(group) > len(shared) > 0 and any(d not in named for d in group):
+                raise ctx.stop(
+                    "E025",
+                    f"{dim} stands {len(group)} times in the other operand; along which is this meant?",
+                    place.span,
+                    underline=f"this is {shape_text(vector)}",
+                    labels=[Label(expr.left.span if place is expr.right else expr.right.span, shape_text(matrix))],
+                    help="use index variables: s[i, j] + b[i]",
+                )
 
 
 def _otherwise(ctx: Context, scope: Scope, expr: ast.Otherwise) -> Tensor:

@@ -130,6 +130,16 @@ def reflect(i: Any, length: Any) -> Any:
     return i.clamp(0, length - 1)
 
 
+def checked(value: Any, name: str, lengths: tuple[Any, ...]) -> Tensor:
+    """What a function argument gave, if it is a tensor of the declared shape; an unknown length is None."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must give a tensor, it gave a {type(value).__name__}")
+    fits = value.ndim == len(lengths) and all(k is None or k == n for k, n in zip(lengths, value.shape, strict=True))
+    if not fits:
+        raise ValueError(f"{name} must give a tensor of shape {list(lengths)}, it gave {list(value.shape)}")
+    return value
+
+
 def put_rows(base: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     """Base with the rows at index replaced."""
     return torch.index_put(base, (index,), rows.to(base.dtype))
