@@ -167,7 +167,7 @@ def test_interrupting_is_quiet(here):
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - a background job ignores Ctrl-C
     )  # fmt: skip
     assert process.stdout.readline() == "go\n"
     time.sleep(1.0)
