@@ -231,7 +231,7 @@ def _assignment_score(v: Tensor, e: Tensor, columns: Tensor) -> Tensor:
 def _exact_assignment(v: Tensor, e: Tensor) -> Tensor:
     from itertools import permutations
 
-    columns = torch.tensor(list(permutations(range(v.shape[1]), v.shape[0])), device=v.device)
+    columns = torch.tensor(list(permutations(range(int(v.shape[1])), int(v.shape[0]))), device=v.device)
     return columns[torch.max(_assignment_score(v, e, columns), dim=0)[1]]
 
 
