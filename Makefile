@@ -25,6 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(VENV)/bin/lossdsl check stdlib/*.loss stdlib/papers/*.loss
 	@touch $@
 
 demo: $(STAMP)     ## train a small transformer on preferences with a compiled objective

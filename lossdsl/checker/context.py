@@ -21,7 +21,7 @@ from lossdsl.types.domains import Interval, Kind
 from lossdsl.types.sizes import Size
 
 MAX_CALLS = 60
-MAX_STEPS = 20_000
+MAX_STEPS = 10_000
 
 
 @dataclass

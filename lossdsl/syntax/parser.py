@@ -19,7 +19,7 @@ from lark.indenter import DedentError, Indenter
 from lossdsl.resources import grammar_text
 from lossdsl.syntax import ast, mistakes
 from lossdsl.syntax.diagnostics import Diagnostics
-from lossdsl.syntax.source import MAX_TEXT, Source, Span
+from lossdsl.syntax.source import MAX_TEXT, MAX_WORDS, Source, Span
 from lossdsl.syntax.tables import lark_parser
 from lossdsl.syntax.tokens import CLOSING, OPENING, Part, part, split
 
@@ -93,17 +93,23 @@ def parse_expression(source: Source, diagnostics: Diagnostics) -> ast.Expr | Non
 
 
 def _too_long(source: Source, diagnostics: Diagnostics) -> bool:
+    message = f"this text is longer than {MAX_TEXT:,} characters"
     if len(source.text) <= MAX_TEXT:
-        return False
+        # a text that short can hold few words
+        if len(source.text) <= MAX_WORDS or len(_WORDS.findall(_SILENT.sub(" ", source.text))) <= MAX_WORDS:
+            return False
+        message = f"this program has more than {MAX_WORDS:,} words and signs"
     diagnostics.report(
         "E001",
-        f"this text is longer than {MAX_TEXT:,} characters",
+        message,
         Span(source, 0, 1),
         help="split it into files that use each other",
     )
     return True
 
 
+_SILENT = re.compile(r'"""[\s\S]*?"""|#[^\n]*')
+_WORDS = re.compile(r"\w+|[^\w\s]")
 _QUIET = re.compile(r'"""[\s\S]*?"""|"[^"\n]*"|#[^\n]*|(\r\n|[^\x20-\x7e\n])|[\[\]()]')
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 MAX_TEXT = 1_000_000
+MAX_WORDS = 40_000
 """Characters that a program's text may have."""
 
 
