@@ -20,7 +20,7 @@ from lossdsl.graph.nodes import Dim, Leaf, Node
 from lossdsl.graph.ranges import Ranges
 from lossdsl.graph.scalars import FLOATS
 from lossdsl.ops.elementwise import ELEMENTWISE
-from lossdsl.types.domains import INF, Interval, Kind
+from lossdsl.types.domains import Kind
 from lossdsl.types.sizes import Size
 
 _PYTHON = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -344,8 +344,7 @@ class Lowering(Lengths):
         if op == "clamp":
             if all(a.scalar for a in args[1:]):
                 return self.emit("torch.clamp", *views, hint=hint)
-            low = self.emit("rt.maximum", *_tensor_first(args[0], views[0], views[1]))
-            return self._clamp_tensors(args, views, low, hint)
+            return self.emit("rt.clamp", *views, hint=hint)
         if op in ("sqrt", "asin", "acos", "entropy") and not self._away(node):
             return self.emit(f"rt.{op}", *views, hint=hint)
         if op == "pow" and not self._smooth_power(node):
@@ -354,8 +353,6 @@ class Lowering(Lengths):
             return self.emit("torch.square", views[0], hint=hint)
         if op == "xlogy":
             return self.emit("rt.xlogy", *views, hint=hint)
-        if op == "abs":
-            return self.emit("torch.abs", *views, hint=hint)
         template = ELEMENTWISE[op].torch
         if op in _PYTHON:
             return self.emit(_PYTHON[op] if op not in ("floordiv", "mod") else f"rt.{op}", *views, hint=hint)
@@ -372,10 +369,6 @@ class Lowering(Lengths):
                 return self.emit("neg", self.emit("F.logsigmoid", self.emit("neg", *views)), hint=hint)
             case _:
                 return self.emit(template.split("(")[0] if "(" in template else template, *views, hint=hint)
-
-    def _clamp_tensors(self, args: list[Placed], views: list[Arg], low: Reg, hint: str) -> Reg:
-        del low
-        return self.emit("rt.clamp", *views, hint=hint)
 
     def _away(self, node: n.Apply) -> bool:
         """Is the argument known to keep away from where the derivative is infinite?"""
@@ -507,7 +500,7 @@ class Lowering(Lengths):
         if index.scalar:
             index = Placed(self.emit("torch.full", (), index.arg, dtype="torch.int64", device=self.device()))
         over = tuple(index.dims)
-        places = self.index_tensor(index.arg)
+        places = self.emit(".long", index.arg)
         rows = self.expand(value, (*over, *rest), node.kind)
         return Placed(self.emit("rt.put_rows", base_view, places, rows, hint=node.hint or ""), (node.dim, *rest))
 
@@ -522,9 +515,6 @@ class Lowering(Lengths):
                 if dim.size.atom is not None and self.level == 0:
                     self.atoms[unknown.name] = Placed(self.read_length(out, place, unknown.name), scalar=True)
         return tuple(lengths)
-
-    def index_tensor(self, arg: Arg) -> Arg:
-        return self.emit(".long", arg)
 
     def _solver(self, node: n.Solve) -> Placed:
         args = [(self.lower(a), core) for a, core in node.args]
@@ -570,10 +560,6 @@ def _short(places: tuple[Any, ...], pad: bool = True) -> tuple[Any, ...]:
     return tuple(items)
 
 
-def _tensor_first(first: Placed, a: Arg, b: Arg) -> tuple[Arg, Arg]:
-    return (b, a) if first.scalar else (a, b)
-
-
 def lower(program: Program, sizes: Mapping[str, int | HyperRef]) -> Code:
     """The linear code of a checked program whose hyperparameters have values."""
     state = Lowering(program, sizes)
@@ -613,6 +599,3 @@ def lower(program: Program, sizes: Mapping[str, int | HyperRef]) -> Code:
     shared = share(block, tuple(results))
     functions = [(reg, name) for name, reg in state.functions.items()]
     return Code(state.arguments, functions, block, shared, tuple(updates), state.layouts)
-
-
-__all__ = ["INF", "Interval", "Lowering", "UnknownSize", "lower"]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lossdsl.backends.fx import emit_fx
-from lossdsl.backends.lower import UnknownSize, lower
+from lossdsl.backends.lengths import UnknownSize
+from lossdsl.backends.lower import lower
 from lossdsl.checker.properties import derive
 from lossdsl.checker.resolve import Recipe, Resolved, build, lifted, rebuild
 from lossdsl.checker.signature import signature
