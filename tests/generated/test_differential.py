@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, note, settings
 
 import lossdsl
+from lossdsl.backends.export import export
+from lossdsl.backends.python import emit_python
 from lossdsl.checker.resolve import build, from_text
 from lossdsl.graph.interpret import interpret
 from lossdsl.runtime.build import compiled
@@ -55,15 +57,21 @@ def differs_from_interpreter(text: str) -> None:
         wrt=[k for k, v in inputs.items() if v.is_floating_point()],
     )  # fmt: skip
     expected = torch.tensor(oracle.values[0], dtype=torch.float64)
-    for rewrites in (True, False):
-        value, gradients = run(compiled(from_text(text), {}, rewrites=rewrites), inputs)
-        agree(value.double(), expected, f"value, rewrites {rewrites}")
+    modules = {f"rewrites {r}": compiled(from_text(text), {}, rewrites=r) for r in (True, False)}
+    modules["emitted Python"] = emitted(modules["rewrites True"])
+    for what, module in modules.items():
+        value, gradients = run(module, inputs)
+        agree(value.double(), expected, f"value, {what}")
         for name, gradient in gradients.items():
-            agree(
-                gradient,
-                torch.tensor(oracle.gradients[name], dtype=torch.float64),
-                f"gradient of {name}, rewrites {rewrites}",
-            )
+            wanted = torch.tensor(oracle.gradients[name], dtype=torch.float64)
+            agree(gradient, wanted, f"gradient of {name}, {what}")
+
+
+def emitted(loss: Any) -> Any:
+    """The module of the emitted Python."""
+    space: dict[str, Any] = {"__name__": "emitted"}
+    exec(compile(emit_python(loss), "<emitted>", "exec"), space)
+    return [v for v in space.values() if isinstance(v, type) and v.__module__ == "emitted"][-1]()
 
 
 @given(programs())
@@ -85,3 +93,15 @@ def test_formatting_keeps_meaning_and_is_stable(text: str) -> None:
     once = lossdsl.format(text)
     assert lossdsl.format(once) == once
     assert lossdsl.check(once) == []
+
+
+@pytest.mark.slow
+@given(programs(depth=3))
+@settings(SETTINGS, max_examples=12)
+def test_exported_programs_agree(text: str) -> None:
+    note(text)
+    loss = lossdsl.compile(text)
+    inputs = {k: v.float() if v.is_floating_point() else v for k, v in example_inputs().items()}
+    given_ = {name: inputs[name] for _, name in loss.code.arguments if name}
+    found = export(loss, examples=given_).module()(given_)
+    assert torch.allclose(found, loss(**inputs), rtol=1e-5, atol=1e-6, equal_nan=True)
