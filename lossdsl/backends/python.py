@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from lossdsl.backends.code import Code, HyperRef, Reg
@@ -22,18 +23,25 @@ if TYPE_CHECKING:
     from lossdsl.runtime.module import CompiledLoss
 
 
-def emit_python(loss: CompiledLoss, *, target: str = "cpu") -> str:
+def emit_python(loss: CompiledLoss, *, target: str = "cpu", required: Collection[str] = ()) -> str:
     """The source of a module with one class, named after the loss.
 
     Hyperparameters are keyword arguments of its constructor, except those that shaped the code; lengths of what lasts that no option
-    fixed are too. target: the device on which state and params are made.
+    fixes are too. target: the device on which state and params are made. required: hyperparameters whose built value is only a
+    stand-in, so that the constructor asks for them. Raises ValueError where one of these shaped the code.
     """
-    return _Writer(loss.program, loss.code, dict(loss.recipe.options), target).source()
+    shaping = [name for name in required if name in loss.program.graph.baked]
+    if shaping:
+        raise ValueError(f"{shaping[0]} shapes the code, so its value must be given")
+    return _Writer(loss.program, loss.code, dict(loss.recipe.options), target, required).source()
 
 
 class _Writer:
-    def __init__(self, program: Program, code: Code, options: dict[str, float | int], target: str) -> None:
+    def __init__(
+        self, program: Program, code: Code, options: dict[str, float | int], target: str, required: Collection[str] = ()
+    ) -> None:
         self.program = program
+        self.required = frozenset(required)
         self.code = code
         self.target = target
         self.sizes = {k: int(v) for k, v in options.items() if k[:1].isupper()}
@@ -107,8 +115,10 @@ class _Writer:
     def _init(self) -> list[str]:
         lengths = self._constructor_lengths()
         arguments = [f"{safe_name(n)}: int" for n in lengths]
+        kinds = {h.name: "int" if h.kind is Kind.INT else "float" for h in self.free}
+        arguments += [f"{safe_name(h.name)}: {kinds[h.name]}" for h in self.free if h.name in self.required]
         arguments += [
-            f"{safe_name(h.name)}: {'int' if h.kind is Kind.INT else 'float'} = {h.value!r}" for h in self.free
+            f"{safe_name(h.name)}: {kinds[h.name]} = {h.value!r}" for h in self.free if h.name not in self.required
         ]
         star = ", ".join(["self", *arguments])
         lines = [

@@ -92,7 +92,11 @@ def _body(ctx: Context, call: ast.Call, name: str) -> ast.Expr:
     plain = [a for a in call.arguments if a.name is None]
     if len(plain) != 1 or named:
         raise ctx.stop(
-            "E040", f"{name}[..](..) takes one argument", call.span, underline=f"{len(call.arguments)} given"
+            "E040",
+            f"{name}[..](..) takes one argument",
+            call.span,
+            underline=f"{len(call.arguments)} given",
+            help=f"combine what is meant first: {name}[..](x + y)",
         )
     return plain[0].value
 
@@ -117,11 +121,19 @@ def _entries(
                 given[start.id] = types.range_of(ctx, scope, stop)
             case _:
                 raise ctx.stop(
-                    "E052", f"{name}[..] takes axes (N), variables (i) or variables with a range (i: N)", entry.span
+                    "E052",
+                    f"{name}[..] takes axes (N), variables (i) or variables with a range (i: N)",
+                    entry.span,
+                    help=f"write {name}[N](..) with an axis of the body, or {name}[i: N](..)",
                 )
     double = [w for k, w in enumerate(wanted) if w in wanted[:k]]
     if double or len({d for d, _ in axes}) < len(axes):
-        raise ctx.stop("E028", "this is bound twice", bracket.span)
+        raise ctx.stop(
+            "E028",
+            "this is bound twice",
+            bracket.span,
+            help="each axis and each variable stands once between the brackets: sum[i, j](..)",
+        )
     return axes, wanted, given
 
 
@@ -224,7 +236,9 @@ def _reduce(
             help=f"count[..]({_text(call)} > 0)",
         )
     if name in ("argmax", "argmin") and len(bound.dims) != 1:
-        raise ctx.stop("E040", f"{name} runs over one axis", call.span)
+        raise ctx.stop(
+            "E040", f"{name} runs over one axis", call.span, help=f"name one, {name}[N](x); the others come along"
+        )
     fallback = None if otherwise is None else otherwise.node
     node = _composed(ctx, name, bound.dims, body.node, condition, fallback)
     if node.span is None:
@@ -278,7 +292,9 @@ def _keep(
     axes = merge_axes([body] if guard is None else [body, guard])
     if name not in ("softmax", "log_softmax"):
         if len(places) != 1:
-            raise ctx.stop("E040", f"{name} runs along one axis", call.span)
+            raise ctx.stop(
+                "E040", f"{name} runs along one axis", call.span, help=f"name one, {name}[N](x); the others come along"
+            )
         if guard is not None:
             raise ctx.stop(
                 "E052", f"{name} takes no condition", call.span, help="replace what it should not see: where(c, x, inf)"
@@ -326,7 +342,12 @@ def _guarded_softmax(
 def _top(ctx: Context, scope: Scope, dim: Dim, body: Tensor, call: ast.Call) -> Tensor:
     given = [a for a in call.arguments if a.name == "k"]
     if len(given) != 1:
-        raise ctx.stop("E042", "top needs k: top[K](x, k = 10)", call.span)
+        raise ctx.stop(
+            "E042",
+            "top needs k: top[K](x, k = 10)",
+            call.span,
+            help="give it by keyword, a whole number, hyperparameter or length",
+        )
     k = types.size(ctx, scope, given[0].value)
     ctx.need_length(dim.size - k, given[0].span, f"top needs an axis of at least {k}, this one has {dim.size}")
     graph = ctx.graph

@@ -80,7 +80,9 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
             )
         raise _unknown(ctx, scope, head, [*binders.BINDERS, *scope.module.functions])
     if default is not None:
-        raise ctx.stop("E052", "`else` follows a binder or a read", default.span)
+        raise ctx.stop(
+            "E052", "`else` follows a binder or a read", default.span, help="a choice is written where(condition, a, b)"
+        )
     if name == "where":
         return where(ctx, scope, expr)
     if local is not None:
@@ -118,7 +120,9 @@ def _no_default(ctx: Context, found: Value, default: ast.Expr | None) -> Value:
 
 def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, name: str, args: list[Tensor]) -> Tensor:
     if any(a.name for a in expr.arguments) and (name in _FUNCTIONS or name in ("min", "max", "cos")):
-        raise ctx.stop("E041", f"{name} takes its arguments by position", expr.span)
+        raise ctx.stop(
+            "E041", f"{name} takes its arguments by position", expr.span, help=f"write {name}(..) without names"
+        )
     if name in ("min", "max"):
         if len(args) < 2:
             raise ctx.stop(
@@ -145,7 +149,12 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
         raise _unknown(ctx, scope, head, known)
     arity = ELEMENTWISE[op].arity
     if len(args) != arity:
-        raise ctx.stop("E040", f"{name} takes {arity} argument{'s' if arity > 1 else ''}, not {len(args)}", expr.span)
+        raise ctx.stop(
+            "E040",
+            f"{name} takes {arity} argument{'s' if arity > 1 else ''}, not {len(args)}",
+            expr.span,
+            help=f"{name}: {ELEMENTWISE[op].doc}",
+        )
     return ctx.apply(op, *args, span=expr.span)
 
 
@@ -170,7 +179,7 @@ def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
     from lossdsl.checker.expressions import tensor
 
     if not expr.arguments or any(a.name for a in expr.arguments):
-        raise ctx.stop("E040", f"{name} joins tensors given by position", expr.span)
+        raise ctx.stop("E040", f"{name} joins tensors given by position", expr.span, help=f"write {name}(x, y)")
     args = [tensor(ctx, scope, a.value) for a in expr.arguments]
     graph = ctx.graph
     if name == "stack":
@@ -191,7 +200,7 @@ def _join(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
     for argument, arg in zip(expr.arguments, args, strict=True):
         if arg.axes[0] in rest:
             raise ctx.stop("E025", f"{arg.axes[0]} is joined here but stands elsewhere in another part", argument.span,
-                           labels=[Label(expr.span, "in this concat")])  # fmt: skip
+                           labels=[Label(expr.span, "in this concat")], help="read it with index variables, or declare it under another axis name")  # fmt: skip
     new = ctx.axis_for(scope, Range(total), rest)
     parts = [(a.node, a.axes[0]) for a in args]
     return Tensor(graph.concat(new, parts), (new, *rest))
@@ -205,7 +214,12 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
 
     spec = SOLVERS[name]
     if len(expr.arguments) != len(spec.arguments) or any(a.name for a in expr.arguments):
-        raise ctx.stop("E040", f"{name} takes {len(spec.arguments)} arguments by position", expr.span)
+        raise ctx.stop(
+            "E040",
+            f"{name} takes {len(spec.arguments)} arguments by position",
+            expr.span,
+            help=f"{name}({', '.join('[' + ', '.join(a) + ']' for a in spec.arguments)}): {spec.doc}",
+        )
     bound: dict[str, Dim] = {}
     args = []
     extras: list[Dim] = []
@@ -217,6 +231,7 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
                 f"{name} needs [{', '.join(axes)}] here",
                 argument.span,
                 underline=f"this is {types.shape_text(arg)}",
+                help="further axes may stand before these, no fewer",
             )
         core = arg.axes[len(arg.axes) - len(axes) :]
         for axis, dim in zip(axes, core, strict=True):
@@ -227,6 +242,7 @@ def _solver(ctx: Context, scope: Scope, expr: ast.Call, name: str) -> Tensor:
                     f"{name} needs one length for {axis}",
                     argument.span,
                     underline=f"{first.size} and {dim.size}",
+                    help="hand in tensors that share this axis",
                 )
         extras += arg.axes[: len(arg.axes) - len(axes)]
         args.append((arg.node, core))
@@ -240,12 +256,19 @@ def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: as
 
     declared = function.type
     if len(expr.arguments) != len(declared.parameters) or any(a.name for a in expr.arguments):
-        raise ctx.stop("E040", f"{function.name} takes {len(declared.parameters)} arguments by position", expr.span)
+        raise ctx.stop(
+            "E040",
+            f"{function.name} takes {len(declared.parameters)} arguments by position",
+            expr.span,
+            help=f"it is declared {declared.span.text}",
+        )
     args = []
     for argument, parameter in zip(expr.arguments, declared.parameters, strict=True):
         arg = tensor(ctx, scope, argument.value)
         if not isinstance(parameter, ast.ArrayType):
-            raise ctx.stop("E012", "a function argument takes tensors", parameter.span)
+            raise ctx.stop(
+                "E012", "a function argument takes tensors", parameter.span, help="write fn(real[N]) -> real[N]"
+            )
         wanted = types.axis_dims(ctx, scope, parameter.axes, declare=False)
         if tuple(d.size for d in arg.axes) != tuple(d.size for d in wanted) or arg.node.dims - set(arg.axes):
             raise ctx.stop(
@@ -253,10 +276,13 @@ def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: as
                 f"{function.name} takes {parameter.span.text}",
                 argument.span,
                 underline=f"this is {types.shape_text(arg)}",
+                help="hand in a tensor with these axes, in this order",
             )
         args.append((arg.node, arg.axes))
     if not isinstance(declared.result, ast.ArrayType):
-        raise ctx.stop("E012", "a function argument gives a tensor", declared.result.span)
+        raise ctx.stop(
+            "E012", "a function argument gives a tensor", declared.result.span, help="write fn(real[N]) -> real[N]"
+        )
     axes = types.axis_dims(ctx, scope, declared.result.axes, declare=False)
     kind = types.kind_of(ctx, scope, declared.result).kind
     return Tensor(ctx.graph.solve(f"fn:{function.name}", args, axes, kind), axes)

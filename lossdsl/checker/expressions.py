@@ -30,7 +30,7 @@ def tensor(ctx: Context, scope: Scope, expr: ast.Expr) -> Tensor:
             raise ctx.stop("E032", f"a {found.type_name} stands where a tensor is needed", expr.span,
                            help=f"take a field: .{next(iter(found.fields))}")  # fmt: skip
         case FunctionValue():
-            raise ctx.stop("E032", f"{found.name} is a function; call it", expr.span)
+            raise ctx.stop("E032", f"{found.name} is a function; call it", expr.span, help=f"write {found.name}(..)")
         case Several():
             raise ctx.stop(
                 "E032",
@@ -129,7 +129,12 @@ def _how_to_declare(name: str) -> str:
 def _member(ctx: Context, scope: Scope, expr: ast.Member) -> Value:
     base = value(ctx, scope, expr.base)
     if not isinstance(base, RecordValue):
-        raise ctx.stop("E013", f"only records have fields; this is {_describe(base)}", expr.span)
+        raise ctx.stop(
+            "E013",
+            f"only records have fields; this is {_describe(base)}",
+            expr.span,
+            help="a field is taken of a record parameter: pi.chosen",
+        )
     if expr.field not in base.fields:
         near = suggest(expr.field, base.fields)
         raise ctx.stop("E013", f"{base.type_name} has no field {expr.field}", expr.span,
@@ -205,7 +210,12 @@ def _otherwise(ctx: Context, scope: Scope, expr: ast.Otherwise) -> Tensor:
 def where(ctx: Context, scope: Scope, call: ast.Call) -> Tensor:
     """`where(condition, a, b)`: each branch is checked knowing its condition; a condition decided now picks its branch."""
     if len(call.arguments) != 3 or any(a.name for a in call.arguments):
-        raise ctx.stop("E040", "where takes three arguments: where(condition, a, b)", call.span)
+        raise ctx.stop(
+            "E040",
+            "where takes three arguments: where(condition, a, b)",
+            call.span,
+            help="a is the value where the condition holds, b elsewhere; the condition compares with ==",
+        )
     condition_expr, yes, no = (a.value for a in call.arguments)
     condition = truth(ctx, scope, condition_expr)
     decided = ctx.graph.static(condition.node)
@@ -218,7 +228,7 @@ def where(ctx: Context, scope: Scope, call: ast.Call) -> Tensor:
         second = tensor(ctx, scope, no)
     if (first.node.kind is Kind.BOOL) != (second.node.kind is Kind.BOOL):
         raise ctx.stop("E032", "the two branches of where are of different kinds", call.span, labels=[
-            Label(yes.span, shape_text(first)), Label(no.span, shape_text(second))])  # fmt: skip
+            Label(yes.span, shape_text(first)), Label(no.span, shape_text(second))], help="make both numbers, or both conditions")  # fmt: skip
     yes_node = ctx.protect(first.node, condition.node)
     no_node = ctx.protect(second.node, ctx.graph.apply("not", condition.node))
     node = ctx.graph.apply("where", condition.node, yes_node, no_node)

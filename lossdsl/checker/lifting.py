@@ -39,7 +39,9 @@ def call_function(
             "E017", f"{function.name} calls itself", expr.span, help="repeat and scan are the loops of the language"
         )
     if len(ctx.calls) >= MAX_CALLS:
-        raise ctx.stop("E060", f"calls are nested more than {MAX_CALLS} deep", expr.span)
+        raise ctx.stop(
+            "E060", f"calls are nested more than {MAX_CALLS} deep", expr.span, help="write some of these functions out"
+        )
     given, hyper = _match_arguments(ctx, scope, function, expr)
     named = _named_axes(ctx, scope, entries)
     binding, cores = _bind(ctx, function, given, named, module, expr.span)
@@ -108,7 +110,12 @@ def _match_arguments(
         else:
             name = argument.name
         if name in given or name in hyper:
-            raise ctx.stop("E041", f"{name} is given twice", argument.span)
+            raise ctx.stop(
+                "E041",
+                f"{name} is given twice",
+                argument.span,
+                help="a tensor is given by position or by keyword, once",
+            )
         if name in hypers:
             hyper[name] = (tensor(ctx, scope, argument.value), argument.span)
         elif name in names:
@@ -155,14 +162,29 @@ def _fields(
                 if isinstance(found, FunctionValue)
                 else "several values"
             )
-            raise ctx.stop("E032", f"{parameter.name} is a tensor, {what} is given", span)
+            raise ctx.stop(
+                "E032",
+                f"{parameter.name} is a tensor, {what} is given",
+                span,
+                help="take a field of a record, or call the function",
+            )
         return [(kind, found, list(kind.axes))]
     _, declared = record
     if not isinstance(found, RecordValue):
-        raise ctx.stop("E032", f"{parameter.name} is a {declared.name}, another thing is given", span)
+        raise ctx.stop(
+            "E032",
+            f"{parameter.name} is a {declared.name}, another thing is given",
+            span,
+            help=f"hand in a parameter declared {declared.name}, or take its fields as tensors",
+        )
     missing = [f.name for f in declared.fields if f.name not in found.fields]
     if missing:
-        raise ctx.stop("E032", f"a {declared.name} has {', '.join(missing)}, the {found.type_name} given has not", span)
+        raise ctx.stop(
+            "E032",
+            f"a {declared.name} has {', '.join(missing)}, the {found.type_name} given has not",
+            span,
+            help=f"hand in a {declared.name}",
+        )
     renamed = {a.size.id: b for a, b in zip(declared.axes, kind.axes, strict=False) if isinstance(a.size, ast.Name)}
     out = []
     for item in declared.fields:
@@ -198,7 +220,7 @@ def _bind_axes(
 ) -> dict[Dim, tuple[str, int]]:  # fmt: skip
     if len(arg.axes) < len(axes):
         raise ctx.stop("E022", f"{function.name} needs {parameter.span.text}: {_axes_text(axes)}, which has {len(axes)} axes", span,
-                       underline=f"{types.shape_text(arg)} is given")  # fmt: skip
+                       underline=f"{types.shape_text(arg)} is given", help=f"hand in a tensor with {_axes_text(axes)} as its last axes")  # fmt: skip
     rest = list(arg.axes)
     chosen: list[Dim | None] = []
     for axis in axes:
@@ -336,7 +358,7 @@ def _check_later(ctx: Context, inner: Scope, binding: _Binding, expr: ast.Call) 
         wanted = types.size(ctx, inner, axis.size)
         if wanted != dim.size:
             raise ctx.stop("E021", f"this axis must have length {axis.size.span.text} = {wanted}", span, underline=f"{dim.size} is given",
-                           labels=[Label(axis.span, "declared here")])  # fmt: skip
+                           labels=[Label(axis.span, "declared here")], help="hand in a tensor of that length, or declare the parameter otherwise")  # fmt: skip
     del expr
 
 
@@ -383,7 +405,12 @@ def _check_arguments(
     for parameter in function.parameters:
         if isinstance(parameter.type, ast.FunctionType):
             if not isinstance(given[parameter.name], FunctionValue):
-                raise ctx.stop("E032", f"{parameter.name} is a function", expr.span)
+                raise ctx.stop(
+                    "E032",
+                    f"{parameter.name} is a function",
+                    expr.span,
+                    help=f"hand in a parameter declared {parameter.type.span.text}",
+                )
             continue
         for (kind, _, _), tensor in zip(
             _fields(ctx, inner.module, parameter, given[parameter.name], expr.span),

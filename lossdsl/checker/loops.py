@@ -71,7 +71,12 @@ def scan(ctx: Context, scope: Scope, loop: ast.Scan) -> None:
     try:
         carried, found = _settle(ctx, scope, loop, loop.body, found_range.size, None)
     except _ShapeChanges:
-        raise ctx.stop("E055", "a value carried along a scan keeps its shape", loop.span) from None
+        raise ctx.stop(
+            "E055",
+            "a value carried along a scan keeps its shape",
+            loop.span,
+            help="start with a tensor of that shape; the values of all steps are collected by themselves",
+        ) from None
     taken = {d for c in carried for d in (*c.axes, *c.dims)}
     axis = ctx.axis_for(scope, Range(found_range.size, found_range.axis), taken)
     results = ctx.graph.loop(
@@ -87,11 +92,11 @@ def _fresh_variable(ctx: Context, scope: Scope, name: str, loop: ast.Repeat | as
     if name in scope.names:
         raise ctx.stop("E028", f"{name} already stands for something here", loop.span, help="use another letter")
     if types.is_axis_name(name):
-        raise ctx.stop("E028", "a loop's variable is lower case", loop.span)
+        raise ctx.stop("E028", "a loop's variable is lower case", loop.span, help=f"write {name.lower()}")
     names = [c.name for c in loop.carried]
     for item in loop.carried:
         if names.count(item.name) > 1:
-            raise ctx.stop("E011", f"{item.name} is carried twice", item.span)
+            raise ctx.stop("E011", f"{item.name} is carried twice", item.span, help="carry it once")
         if item.name in scope.names and item.name not in scope.carried:
             raise ctx.stop(
                 "E011",
@@ -135,7 +140,12 @@ def _settle(
         changed = _widen(ctx, carried, found, attempt)
         if not changed:
             return carried, found
-    raise ctx.stop("E055", "the shape of a carried value keeps growing", loop.span)
+    raise ctx.stop(
+        "E055",
+        "the shape of a carried value keeps growing",
+        loop.span,
+        help="give every carried value the axes that it has after a round already at the start",
+    )
 
 
 def _one_round(
@@ -256,9 +266,19 @@ def _unroll(ctx: Context, scope: Scope, loop: ast.Repeat, count: Size) -> None:
         raise ctx.stop("E055", "a carried value changes its shape, so the number of rounds must be fixed by hyperparameters", loop.span,
                        underline=f"it is {count}", help="declare the count as a whole hyperparameter with a default")  # fmt: skip
     if rounds > MAX_UNROLLED:
-        raise ctx.stop("E055", f"a loop whose shapes change has at most {MAX_UNROLLED} rounds, not {rounds}", loop.span)
+        raise ctx.stop(
+            "E055",
+            f"a loop whose shapes change has at most {MAX_UNROLLED} rounds, not {rounds}",
+            loop.span,
+            help="let carried values keep their shape, then any count will do",
+        )
     if loop.until is not None:
-        raise ctx.stop("E055", "a loop whose shapes change cannot stop early", loop.until.span)
+        raise ctx.stop(
+            "E055",
+            "a loop whose shapes change cannot stop early",
+            loop.until.span,
+            help="leave out until, or let carried values keep their shape",
+        )
     if count.constant is None and ctx.program is not None:
         ctx.graph.baked |= {a.name for a in count.atoms}
     current = {item.name: tensor(ctx, scope, item.value) for item in loop.carried}
@@ -269,7 +289,12 @@ def _unroll(ctx: Context, scope: Scope, loop: ast.Repeat, count: Size) -> None:
         inner.names.update(current)
         inner.carried = inner.carried | set(current)
         if statements.block(ctx, inner, loop.body, None) is not None:
-            raise ctx.stop("E052", "a loop has no value of its own; it changes its carried values", loop.span)
+            raise ctx.stop(
+                "E052",
+                "a loop has no value of its own; it changes its carried values",
+                loop.span,
+                help="assign a carried name: x = ..",
+            )
         for name in current:
             found = inner.names[name]
             if not isinstance(found, Tensor):

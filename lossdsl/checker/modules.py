@@ -90,7 +90,12 @@ class Library:
         if key in self._loaded:
             return self._loaded[key]
         if len(self._loaded) >= MAX_MODULES:
-            self.diagnostics.report("E060", f"more than {MAX_MODULES} files take part in this program", None)
+            self.diagnostics.report(
+                "E060",
+                f"more than {MAX_MODULES} files take part in this program",
+                None,
+                help="put what belongs together into one file",
+            )
             return None
         self.sources[name] = text
         tree = _sound(name, text) or _reported(Source(name, text), self.diagnostics)
@@ -212,7 +217,12 @@ def read_text(path: Path, diagnostics: Diagnostics) -> str | None:
         with path.open("rb") as stream:  # a device may go on forever
             content = stream.read(4 * MAX_TEXT + 1)
         if len(content) > 4 * MAX_TEXT:
-            diagnostics.report("E001", f"{shown} is longer than {MAX_TEXT:,} characters", None)
+            diagnostics.report(
+                "E001",
+                f"{shown} is longer than {MAX_TEXT:,} characters",
+                None,
+                help="split it into files that use each other",
+            )
             return None
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:

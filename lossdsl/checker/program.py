@@ -94,7 +94,12 @@ def elaborate(
     except Stop:
         return None
     except SizeTooLarge:
-        diagnostics.report("E006", f"a length in {function.name} is too complicated", function.name_span)
+        diagnostics.report(
+            "E006",
+            f"a length in {function.name} is too complicated",
+            function.name_span,
+            help="write shorter arithmetic of axes",
+        )
         return None
     except (GraphTooLarge, RecursionError):
         diagnostics.report("E060", f"{function.name} unfolds to more than a compiler should handle", function.name_span,
@@ -133,6 +138,7 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
                     "E050",
                     f"the value of {function.name} still depends on {', '.join(map(str, hidden))}",
                     function.name_span,
+                    help="reduce it first, for example with mean[..](..)",
                 )
 
 
@@ -145,6 +151,7 @@ def _check_names(ctx: Context, function: ast.Function) -> None:
                 f"{parameter.name} is declared twice",
                 parameter.span,
                 labels=[Label(seen[parameter.name], "first here")],
+                help="rename one of them",
             )
         seen[parameter.name] = parameter.span
         if types.is_axis_name(parameter.name):
@@ -170,12 +177,21 @@ def _check_record(module: LoadedModule, record: ast.Record, diagnostics: Diagnos
     for field in record.fields:
         if field.name in seen:
             diagnostics.report(
-                "E011", f"{field.name} is declared twice", field.span, labels=[Label(seen[field.name], "first here")]
+                "E011",
+                f"{field.name} is declared twice",
+                field.span,
+                labels=[Label(seen[field.name], "first here")],
+                help="rename one of them",
             )
         seen[field.name] = field.span
         try:
             if not isinstance(field.type, ast.ArrayType) or field.type.kind in module.records:
-                raise ctx.stop("E012", "a record's fields are tensors", field.type.span)
+                raise ctx.stop(
+                    "E012",
+                    "a record's fields are tensors",
+                    field.type.span,
+                    help="list the tensors themselves: chosen: real[B]",
+                )
             types.declare_axes(ctx, scope, [field.type], {})
             types.axis_dims(ctx, scope, field.type.axes, declare=True)
             types.kind_of(ctx, scope, field.type)
@@ -188,7 +204,12 @@ def _record_fields(
 ) -> list[tuple[ast.Field, ast.ArrayType]]:
     """The fields of a record type with its axes under the names given: `Policy[N]` has `chosen: real[N]`."""
     if kind.bounds:
-        raise ctx.stop("E012", "a record has no domain of its own; its fields have", kind.span)
+        raise ctx.stop(
+            "E012",
+            "a record has no domain of its own; its fields have",
+            kind.span,
+            help="declare it at a field: chosen: real[B] <= 0",
+        )
     if len(kind.axes) != len(record.axes):
         raise ctx.stop("E022", f"{record.name} has {len(record.axes)} axes", kind.span, labels=[Label(record.span, "declared here")],
                        help=f"write {record.name}[{', '.join(a.span.text for a in record.axes)}]")  # fmt: skip
@@ -196,7 +217,12 @@ def _record_fields(
     out = []
     for field in record.fields:
         if not isinstance(field.type, ast.ArrayType):
-            raise ctx.stop("E012", "a record's fields are tensors", field.type.span)
+            raise ctx.stop(
+                "E012",
+                "a record's fields are tensors",
+                field.type.span,
+                help="list the tensors themselves: chosen: real[B]",
+            )
         axes = tuple(renamed.get(a.size.id, a) if isinstance(a.size, ast.Name) else a for a in field.type.axes)
         out.append(
             (field, ast.ArrayType(field.type.kind, axes, field.type.bounds, field.type.interval, span=field.type.span))
@@ -243,10 +269,18 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
         if static is None and ctx.hypers is None:
             static = _from_defaults(ctx, node, program)
         if static is None:
-            raise ctx.stop("E033", f"the default of {parameter.name} is not a constant", parameter.default.span)
+            raise ctx.stop(
+                "E033",
+                f"the default of {parameter.name} is not a constant",
+                parameter.default.span,
+                help="a default is made of numbers and of hyperparameters declared before",
+            )
         if declared.kind is Kind.INT and (isinstance(static, bool) or static != int(static)):
             raise ctx.stop(
-                "E033", f"{parameter.name} is a whole number, its default is {static}", parameter.default.span
+                "E033",
+                f"{parameter.name} is a whole number, its default is {static}",
+                parameter.default.span,
+                help="write a whole default, or declare it real",
             )
         default = int(static) if declared.kind is Kind.INT else static if declared.kind is Kind.BOOL else float(static)
         _check_value(ctx, parameter, declared, float(default), parameter.default.span, "the default")
@@ -287,10 +321,15 @@ def _check_value(
     from lossdsl.types.domains import point
 
     if declared.kind is Kind.INT and value != int(value):
-        raise ctx.stop("E033", f"{what} of {parameter.name}, {value:g}, is not a whole number", span)
+        raise ctx.stop(
+            "E033", f"{what} of {parameter.name}, {value:g}, is not a whole number", span, help="give a whole number"
+        )
     if not point(value).within(declared.domain):
         raise ctx.stop(
-            "E033", f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}", span
+            "E033",
+            f"{what} of {parameter.name}, {value:g}, lies outside its domain {declared.domain}",
+            span,
+            help=f"give a number {declared.domain}",
         )
     for op, limit in declared.relations:
         bound = ctx.graph.static(limit, decides=False)
@@ -299,7 +338,10 @@ def _check_value(
             and not {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[op]
         ):
             raise ctx.stop(
-                "E033", f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}", span
+                "E033",
+                f"{what} of {parameter.name}, {value:g}, must be {op} {limit.hint or ''} = {bound:g}",
+                span,
+                help="give a number that keeps to the declared bound",
             )
 
 

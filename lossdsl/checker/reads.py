@@ -30,7 +30,12 @@ def read(ctx: Context, scope: Scope, bracket: ast.Bracket, default: ast.Expr | N
     from lossdsl.checker.expressions import tensor
 
     if bracket.guard is not None:
-        raise ctx.stop("E052", "a condition after `|` belongs to a binder such as sum[i | ..](..)", bracket.guard.span)
+        raise ctx.stop(
+            "E052",
+            "a condition after `|` belongs to a binder such as sum[i | ..](..)",
+            bracket.guard.span,
+            help="choose with where(condition, x[i], 0), or guard the binder: sum[i | condition](x[i])",
+        )
     base = tensor(ctx, scope, bracket.base)
     otherwise = None if default is None else tensor(ctx, scope, default)
     places = _places(ctx, scope, bracket, base)
@@ -66,7 +71,7 @@ def _places(
             dim = scope.axes.get(entry.name)
             if dim is None or dim not in base.axes:
                 raise ctx.stop("E026", f"there is no axis {entry.name} to read at", entry.span,
-                               labels=[Label(bracket.base.span, f"has {types.shape_text(base)}")])  # fmt: skip
+                               labels=[Label(bracket.base.span, f"has {types.shape_text(base)}")], help="name an axis of the tensor: logits[C = labels]")  # fmt: skip
             place = base.axes.index(dim)
         else:
             if position >= len(base.axes):
@@ -80,7 +85,7 @@ def _places(
             place = position
             position += 1
         if any(place == p for p, _ in found):
-            raise ctx.stop("E022", "this axis is read twice", entry.span)
+            raise ctx.stop("E022", "this axis is read twice", entry.span, help="give one index for each axis")
         found.append((place, entry))
     return found
 
@@ -107,7 +112,12 @@ def _slice(ctx: Context, scope: Scope, entry: ast.Slice, dim: Dim, taken: list[D
     if entry.step is not None:
         size = _whole(ctx, scope, entry.step)
         if size.constant is None or size.constant < 1:
-            raise ctx.stop("E027", "a slice's step is a positive whole constant", entry.step.span)
+            raise ctx.stop(
+                "E027",
+                "a slice's step is a positive whole constant",
+                entry.step.span,
+                help="flip[N](x) turns an axis round",
+            )
         step = size.constant
     start = Size.of(0) if entry.start is None else _end(ctx, scope, entry.start, dim)
     stop = dim.size if entry.stop is None else _end(ctx, scope, entry.stop, dim)
@@ -203,7 +213,10 @@ def _check_bases(ctx: Context, scope: Scope, exprs: Sequence[ast.Expr | None], n
             if places[-1] >= len(axes):
                 has = f"{len(axes)} ax{'i' if len(axes) == 1 else 'e'}s"
                 raise ctx.stop(
-                    "E022", f"an index too many: {item.base.span.text} has {has}", item.entries[places[-1]].span
+                    "E022",
+                    f"an index too many: {item.base.span.text} has {has}",
+                    item.entries[places[-1]].span,
+                    help="give at most one index for each axis",
                 )
 
 

@@ -115,7 +115,12 @@ def _statement(ctx: Context, scope: Scope, statement: ast.Statement) -> tuple[Te
             loops.scan(ctx, scope, statement)
         case ast.Ensures() | ast.Backward():
             if scope.in_loop:
-                raise ctx.stop("E052", "this belongs to the body of a function, not of a loop", statement.span)
+                raise ctx.stop(
+                    "E052",
+                    "this belongs to the body of a function, not of a loop",
+                    statement.span,
+                    help="write it after the loop",
+                )
     return None
 
 
@@ -156,7 +161,12 @@ def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
         found = value(ctx, scope, expr)
         values += found.items if isinstance(found, Several) else [found]
     if len(values) != len(targets):
-        raise ctx.stop("E040", f"{len(targets)} names for {len(values)} values", statement.span)
+        raise ctx.stop(
+            "E040",
+            f"{len(targets)} names for {len(values)} values",
+            statement.span,
+            help="give as many names as there are values",
+        )
     for target, found in zip(targets, values, strict=True):
         _bind_name(ctx, scope, target, found)
 
@@ -164,7 +174,10 @@ def _definition(ctx: Context, scope: Scope, statement: ast.Definition) -> None:
 def _bind_name(ctx: Context, scope: Scope, target: ast.Expr, found: Value) -> None:
     if not isinstance(target, ast.Name):
         raise ctx.stop(
-            "E052", "the left side of a definition is a name, or a name with variables: y[i, j] = ..", target.span
+            "E052",
+            "the left side of a definition is a name, or a name with variables: y[i, j] = ..",
+            target.span,
+            help="an equality is no definition; a condition is written with ==",
         )
     _declare(ctx, scope, target)
     scope.names[target.id] = found
@@ -204,7 +217,12 @@ def _declare(ctx: Context, scope: Scope, target: ast.Name) -> None:
 def _pointed(ctx: Context, scope: Scope, target: ast.Bracket, expr: ast.Expr) -> None:
     """`s[i, j] = e`."""
     if not isinstance(target.base, ast.Name) or target.guard is not None:
-        raise ctx.stop("E052", "the left side of a definition is a name with variables: y[i, j] = ..", target.span)
+        raise ctx.stop(
+            "E052",
+            "the left side of a definition is a name with variables: y[i, j] = ..",
+            target.span,
+            help="a condition belongs to the right side: where(condition, a, b)",
+        )
     found = pointed_value(ctx, scope, target, expr)
     _declare(ctx, scope, target.base)
     scope.names[target.base.id] = found
@@ -227,7 +245,12 @@ def pointed_value(
                 names.append(name)
                 ranges[name] = types.range_of(ctx, scope, stop)
             case _:
-                raise ctx.stop("E052", "on the left stand variables: y[i, j] or y[i: N]", entry.span)
+                raise ctx.stop(
+                    "E052",
+                    "on the left stand variables: y[i, j] or y[i: N]",
+                    entry.span,
+                    help="a single element cannot be set: y[i] = where(i == 0, a, b)",
+                )
     for name in names:
         if name in scope.names and not is_poison(scope.names[name]):
             raise ctx.stop("E028", f"{name} already stands for something here", target.span, help="use another letter")
@@ -280,7 +303,9 @@ def _lasting(ctx: Context, scope: Scope, statement: ast.Lasting) -> None:
 
 def _lasting_leaf(ctx: Context, scope: Scope, statement: ast.Lasting | ast.Draw, role: str) -> tuple[Leaf, str]:
     if scope.in_loop:
-        raise ctx.stop("E052", f"a {role} is declared outside of loops", statement.span)
+        raise ctx.stop(
+            "E052", f"a {role} is declared outside of loops", statement.span, help="declare it above the loop"
+        )
     if scope.function is not None and scope.function.kind == "def":
         raise ctx.stop(
             "E052",
@@ -289,7 +314,7 @@ def _lasting_leaf(ctx: Context, scope: Scope, statement: ast.Lasting | ast.Draw,
             help=f"declare {statement.name} in the loss and hand it in",
         )
     if not isinstance(statement.type, ast.ArrayType):
-        raise ctx.stop("E012", f"a {role} is a tensor", statement.span)
+        raise ctx.stop("E012", f"a {role} is a tensor", statement.span, help=f"write {role} {statement.name}: real[..]")
     _declare(ctx, scope, ast.Name(statement.name, span=statement.span))
     axes = types.axis_dims(ctx, scope, statement.type.axes, declare=True)
     declared = types.kind_of(ctx, scope, statement.type)
@@ -303,7 +328,12 @@ def _lasting_leaf(ctx: Context, scope: Scope, statement: ast.Lasting | ast.Draw,
         name = f"{head}_{count}.{tail}" if head else f"{base}_{count}"
         count += 1
     if declared.kind is Kind.BOOL and role == "param":
-        raise ctx.stop("E032", "a param is real", statement.span)
+        raise ctx.stop(
+            "E032",
+            "a param is real",
+            statement.span,
+            help=f"write param {statement.name}: real[..], or declare a state",
+        )
     leaf = ctx.graph.leaf(role, name, axes, declared.kind, declared.domain, declared.below, declared.shape)
     return leaf, statement.type.span.text
 
@@ -317,12 +347,20 @@ def _check_initial(ctx: Context, statement: ast.Lasting, initial: Node, leaf: Le
     extra = initial.dims - frozenset(leaf.axes)
     if extra:
         raise ctx.stop("E050", f"the first value of {statement.name} has an axis that it has not", statement.initial.span,
-                       underline=", ".join(str(d) for d in extra))  # fmt: skip
+                       underline=", ".join(str(d) for d in extra), help="reduce it first, or declare the axis")  # fmt: skip
     if leaf.kind is Kind.INT and initial.kind is Kind.REAL:
-        raise ctx.stop("E032", f"{statement.name} holds whole numbers", statement.initial.span)
+        raise ctx.stop(
+            "E032",
+            f"{statement.name} holds whole numbers",
+            statement.initial.span,
+            help="make it whole with floor or round, or declare it real",
+        )
     if not ctx.interval(initial).within(leaf.domain):
         ctx.report(
-            "E033", f"the first value of {statement.name} lies outside its domain {leaf.domain}", statement.initial.span
+            "E033",
+            f"the first value of {statement.name} lies outside its domain {leaf.domain}",
+            statement.initial.span,
+            help="begin with a value inside, or declare a wider domain",
         )
 
 
@@ -349,7 +387,12 @@ def _check_law(
         case _:
             support = ANY
     if leaf.kind is not Kind.REAL and law != "bernoulli":
-        raise ctx.stop("E033", f"{law} yields real numbers, {statement.name} holds {leaf.kind}", statement.span)
+        raise ctx.stop(
+            "E033",
+            f"{law} yields real numbers, {statement.name} holds {leaf.kind}",
+            statement.span,
+            help="declare it real, or use bernoulli for 0 and 1",
+        )
     if leaf.shape in ("prob", "unit", "sign") or not support.within(leaf.domain):
         raise ctx.stop(
             "E033",
@@ -371,7 +414,12 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
     values: dict[str, Node] = {}
     for place, argument in enumerate(law.arguments):
         if argument.name is None and place >= len(parameters):
-            raise ctx.stop("E040", f"{law.name} takes {len(parameters)} numbers", argument.span)
+            raise ctx.stop(
+                "E040",
+                f"{law.name} takes {len(parameters)} numbers",
+                argument.span,
+                help=f"write {law.name}({', '.join(p for p, _ in parameters)})",
+            )
         name = argument.name or parameters[place][0]
         if name not in dict(parameters):
             raise ctx.stop(
@@ -385,7 +433,12 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
             "p": Interval(0, 1),
         }.get(name, ANY)
         if not ctx.interval(found.node).within(needed):
-            ctx.report("E033", f"{name} of {law.name} must be {needed}, which is not known here", argument.span)
+            ctx.report(
+                "E033",
+                f"{name} of {law.name} must be {needed}, which is not known here",
+                argument.span,
+                help=f"declare what is given {needed}, or keep it inside with clamp or max",
+            )
         values[name] = found.node
     return law.name, tuple(values.get(name, ctx.graph.const(default)) for name, default in parameters)
 
@@ -407,7 +460,12 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
     target = statement.target
     base = target.base if isinstance(target, ast.Bracket) else target
     if not isinstance(base, ast.Name):
-        raise ctx.stop("E053", ":= changes a state", target.span)
+        raise ctx.stop(
+            "E053",
+            ":= changes a state",
+            target.span,
+            help="on its left stands the name of a state, or a state read at an index: queue[k] := row",
+        )
     if base.id not in scope.states:
         declared = base.id in scope.names
         raise ctx.stop("E053", f"{base.id} is not a state", base.span,
@@ -434,10 +492,18 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
     assert ctx.program is not None
     leaf = next(s.leaf for s in ctx.program.lasting if s.name == full)
     if leaf.kind is Kind.INT and value.kind is Kind.REAL:
-        raise ctx.stop("E032", f"{base.id} holds whole numbers", statement.value.span)
+        raise ctx.stop(
+            "E032",
+            f"{base.id} holds whole numbers",
+            statement.value.span,
+            help="make it whole with floor or round, or declare the state real",
+        )
     if not ctx.interval(value).within(leaf.domain):
         ctx.report(
-            "E033", f"the new value of {base.id} must be {leaf.domain}, which is not known here", statement.value.span
+            "E033",
+            f"the new value of {base.id} must be {leaf.domain}, which is not known here",
+            statement.value.span,
+            help="keep it inside with clamp, max or min, or declare a wider domain",
         )
     ctx.program.updates[full] = value
     scope.names[base.id] = Tensor(value, current.axes)
@@ -449,13 +515,23 @@ def _indexed_update(
     from lossdsl.checker.expressions import tensor
 
     if len(target.entries) != 1 or not isinstance(target.entries[0], ast.Index) or not current.axes:
-        raise ctx.stop("E053", "an update at an index takes one index, for the state's first axis", target.span)
+        raise ctx.stop(
+            "E053",
+            "an update at an index takes one index, for the state's first axis",
+            target.span,
+            help="write queue[k] := row, with row over the other axes",
+        )
     index = tensor(ctx, scope, target.entries[0].value)
     dim, *rest = current.axes
     if index.node.kind is not Kind.INT:
-        raise ctx.stop("E027", "an index is a whole number", target.entries[0].span)
+        raise ctx.stop("E027", "an index is a whole number", target.entries[0].span, help="floor(x) is whole")
     if not ctx.index_inside(index.node, dim.size, ctx.facts):
-        ctx.report("E024", f"this index may lie outside the axis of length {dim.size}", target.entries[0].span)
+        ctx.report(
+            "E024",
+            f"this index may lie outside the axis of length {dim.size}",
+            target.entries[0].span,
+            help=f"keep it inside: {target.entries[0].span.text} % {dim.size}",
+        )
     allowed = set(index.axes) | set(rest)
     extra = new.node.dims - allowed
     if extra:
@@ -463,6 +539,7 @@ def _indexed_update(
             "E050",
             f"the rows of {current.node.hint or 'the state'} have no axis {', '.join(str(d) for d in extra)}",
             statement.value.span,
+            help="the new value has the axes of the index, then the rest of the state's",
         )
     return ctx.graph.scatter(current.node, dim, index.node, new.node, index.axes)
 
@@ -472,12 +549,22 @@ def _indexed_update(
 
 def _stand_in(ctx: Context, scope: Scope, function: ast.Function, backward: ast.Backward) -> _Custom:
     if function.kind != "def":
-        raise ctx.stop("E052", "a derivative is declared in a def", backward.span)
+        raise ctx.stop(
+            "E052",
+            "a derivative is declared in a def",
+            backward.span,
+            help="put the formula into a def of its own and call it",
+        )
     custom = _Custom()
     for parameter in function.parameters:
         found = scope.names.get(parameter.name)
         if isinstance(found, RecordValue):
-            raise ctx.stop("E052", "a def with a declared derivative takes tensors, not records", parameter.span)
+            raise ctx.stop(
+                "E052",
+                "a def with a declared derivative takes tensors, not records",
+                parameter.span,
+                help="hand in the fields",
+            )
         if not isinstance(found, Tensor):
             continue
         hidden = tuple(sorted(found.node.dims - set(found.axes), key=lambda d: d.order))
@@ -499,7 +586,12 @@ def _declared_derivative(
     from lossdsl.checker.expressions import tensor
 
     if len(found) != 1:
-        raise ctx.stop("E052", "a def with a declared derivative has one value", function.name_span)
+        raise ctx.stop(
+            "E052",
+            "a def with a declared derivative has one value",
+            function.name_span,
+            help="yield one tensor; stack joins several",
+        )
     (value,) = found
     hidden = tuple(sorted(value.node.dims - set(value.axes), key=lambda d: d.order))
     incoming = ctx.graph.leaf("gradient", ctx.graph.fresh(backward.gradient), (*hidden, *value.axes))
@@ -517,7 +609,9 @@ def _declared_derivative(
             raise ctx.stop("E010", f"{function.name} has no tensor parameter {name or 'like this'}", item.target.span,
                            help=f"did you mean {near}?" if near else f"it has {', '.join(custom.leaves)}")  # fmt: skip
         if name in gradients:
-            raise ctx.stop("E011", f"the gradient of {name} is given twice", item.target.span)
+            raise ctx.stop(
+                "E011", f"the gradient of {name} is given twice", item.target.span, help="add both in one line"
+            )
         _, argument = custom.leaves[name]
         if isinstance(item.target, ast.Bracket):
             gradients[name] = _pointed_gradient(ctx, inner, item, argument)
@@ -530,6 +624,7 @@ def _declared_derivative(
                 f"the gradient of {name} has an axis that {name} has not",
                 item.value.span,
                 underline=", ".join(map(str, wrong)),
+                help="sum over it: sum[..](..)",
             )
     wrt = tuple((leaf, argument.node) for leaf, argument in custom.leaves.values())
     node = ctx.graph.custom(value.node, wrt, incoming, tuple(gradients.get(name) for name in custom.leaves))
@@ -540,7 +635,12 @@ def _declared_derivative(
 def _pointed_gradient(ctx: Context, scope: Scope, item: ast.Derivative, argument: Tensor) -> Node:
     assert isinstance(item.target, ast.Bracket)
     if len(item.target.entries) != len(argument.axes):
-        raise ctx.stop("E022", f"this has {len(argument.axes)} axes", item.target.span)
+        raise ctx.stop(
+            "E022",
+            f"this has {len(argument.axes)} axes",
+            item.target.span,
+            help="give one variable for each of its axes",
+        )
     given: dict[str, Range] = {}
     for entry, dim in zip(item.target.entries, argument.axes, strict=True):
         if isinstance(entry, ast.Index) and isinstance(entry.value, ast.Name):
@@ -558,7 +658,7 @@ def _shaped(ctx: Context, scope: Scope, function: ast.Function, found: Tensor) -
                            help=f"reduce it, mean[..](..), or declare it: -> {types.shape_text(found)}")  # fmt: skip
         return found
     if not isinstance(function.result, ast.ArrayType):
-        raise ctx.stop("E012", "a function yields a tensor", function.result.span)
+        raise ctx.stop("E012", "a function yields a tensor", function.result.span, help="write -> real[..]")
     wanted = types.axis_dims(ctx, scope, function.result.axes, declare=False)
     declared = types.kind_of(ctx, scope, function.result)
     if set(found.axes) != set(wanted):
@@ -568,15 +668,22 @@ def _shaped(ctx: Context, scope: Scope, function: ast.Function, found: Tensor) -
                 "E050",
                 f"{function.name} declares {function.result.span.text} but yields {types.shape_text(found)}",
                 function.result.span,
+                help=f"declare it: -> {types.shape_text(found).removesuffix(' (a scalar)')}, or change the value",
             )
         found = renamed
     if declared.kind is Kind.INT and found.node.kind is Kind.REAL:
-        raise ctx.stop("E050", f"{function.name} declares whole numbers but yields real ones", function.result.span)
+        raise ctx.stop(
+            "E050",
+            f"{function.name} declares whole numbers but yields real ones",
+            function.result.span,
+            help="make it whole with floor or round, or declare it real",
+        )
     if not ctx.interval(found.node).within(declared.domain):
         ctx.report(
             "E033",
             f"the value of {function.name} must be {declared.domain}, which is not known here",
             function.result.span,
+            help="keep it inside with clamp, max or min, or declare a wider domain",
         )
     return Tensor(found.node, wanted)
 

@@ -55,7 +55,7 @@ def size(ctx: Context, scope: Scope, expr: ast.Expr) -> Size:
             help="a whole hyperparameter is declared `k: int >= 1 = 10`" if found.node.kind is Kind.REAL else None,
         )
     if result.constant is not None and not -MAX_LENGTH < result.constant < MAX_LENGTH:
-        raise ctx.stop("E006", "this length is too large", expr.span)
+        raise ctx.stop("E006", "this length is too large", expr.span, help="lengths go up to 2^40")
     return result
 
 
@@ -100,7 +100,7 @@ def _axis_dim(ctx: Context, scope: Scope, axis: ast.Axis, declare: bool) -> Dim:
                        help=f"write {axis.size.id.upper() if len(axis.size.id) == 1 else axis.size.id.capitalize()}, a length, or declare the hyperparameter {axis.size.id}: int")  # fmt: skip
     found = size(ctx, scope, axis.size)
     if found.constant is not None and found.constant < 0:
-        raise ctx.stop("E029", "an axis cannot have a negative length", axis.span)
+        raise ctx.stop("E029", "an axis cannot have a negative length", axis.span, help="write a length of at least 0")
     for dim in scope.axes.values():
         if dim.size == found:
             return dim
@@ -112,7 +112,12 @@ def _least(ctx: Context, scope: Scope, axis: ast.Axis) -> int:
         return 1
     found = size(ctx, scope, axis.least)
     if found.constant is None:
-        raise ctx.stop("E029", "the least length of an axis is a whole constant", axis.least.span)
+        raise ctx.stop(
+            "E029",
+            "the least length of an axis is a whole constant",
+            axis.least.span,
+            help="write [N >= 2]; a relation of two axes is written by arithmetic: [N, 2*N]",
+        )
     return found.constant
 
 
@@ -183,12 +188,22 @@ def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
         domain = Interval(0.0, domain.high)
     for bound in declared.bounds:
         if kind is Kind.BOOL:
-            raise ctx.stop("E032", "truth values have no bounds", bound.span)
+            raise ctx.stop(
+                "E032",
+                "truth values have no bounds",
+                bound.span,
+                help="write bool[N]; for 0 and 1 as numbers int in [0, 1]",
+            )
         from lossdsl.checker.expressions import tensor
 
         limit = tensor(ctx, scope, bound.limit)
         if limit.node.dims:
-            raise ctx.stop("E033", "a bound is a scalar", bound.limit.span)
+            raise ctx.stop(
+                "E033",
+                "a bound is a scalar",
+                bound.limit.span,
+                help="bounds are numbers, hyperparameters and axes; compare tensors in a formula",
+            )
         interval = ctx.interval(limit.node)
         if whole and bound.op in ("<", "<="):
             length = size_of(limit.node)
@@ -198,7 +213,12 @@ def kind_of(ctx: Context, scope: Scope, declared: ast.ArrayType) -> Declared:
             relations.append((bound.op, limit.node))
         domain = domain.meet(_half_line(bound.op, interval, whole))
     if domain.empty:
-        raise ctx.stop("E033", "no number satisfies this domain", declared.span)
+        raise ctx.stop(
+            "E033",
+            "no number satisfies this domain",
+            declared.span,
+            help="write the lower end first, and >= where an end belongs to it",
+        )
     return Declared(kind, domain, below, shape, tuple(relations))
 
 
@@ -273,7 +293,9 @@ def range_of(ctx: Context, scope: Scope, expr: ast.Expr) -> Range:
     try:
         found = size(ctx, scope, expr)
     except SizeTooLarge:
-        raise ctx.stop("E006", "this length is too complicated", expr.span) from None
+        raise ctx.stop(
+            "E006", "this length is too complicated", expr.span, help="write shorter arithmetic of axes"
+        ) from None
     for dim in scope.axes.values():
         if dim.size == found:
             return Range(found, dim)

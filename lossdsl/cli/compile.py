@@ -154,10 +154,11 @@ def _compiled(resolved: Resolved, options: dict[str, float | int]) -> CompiledLo
 
 
 def _emit(form: str, resolved: Resolved, arguments: argparse.Namespace, options: dict[str, float | int]) -> int:
-    loss = _compiled(resolved, options)
+    required = _required(resolved, options) if form == "python" else ()
+    loss = _with_stand_ins(resolved, options, required)
     match form:
         case "python":
-            content: str | bytes = _python(loss, arguments.device)
+            content: str | bytes = _python(loss, arguments.device, required)
         case "fx":
             content = _fx(loss, arguments.out is not None)
         case "pt2":
@@ -185,10 +186,33 @@ def _emit(form: str, resolved: Resolved, arguments: argparse.Namespace, options:
     return 0
 
 
-def _python(loss: CompiledLoss, target: str) -> str:
+def _required(resolved: Resolved, options: dict[str, float | int]) -> tuple[str, ...]:
+    """Hyperparameters without default or given value: an emitted constructor asks for them."""
+    return tuple(p.name for p in resolved.function.hyperparameters if p.default is None and p.name not in options)
+
+
+def _with_stand_ins(resolved: Resolved, options: dict[str, float | int], required: tuple[str, ...]) -> CompiledLoss:
+    """The loss, values that the emitted constructor will ask for standing in for themselves."""
+    from lossdsl.syntax.diagnostics import LossError
+
+    if not required:
+        return _compiled(resolved, options)
+    for value in (1.0, 0.5, 2.0, 0.0, -1.0):
+        found = list(resolved.library.diagnostics.found)
+        try:
+            return _compiled(resolved, {**options, **dict.fromkeys(required, value)})
+        except LossError:
+            resolved.library.diagnostics.found[:] = found
+    return _compiled(resolved, options)
+
+
+def _python(loss: CompiledLoss, target: str, required: tuple[str, ...]) -> str:
     from lossdsl.backends.python import emit_python
 
-    return emit_python(loss, target=target)
+    try:
+        return emit_python(loss, target=target, required=required)
+    except ValueError as error:
+        raise Failed(str(error), f"--set {required[0]}=..") from None
 
 
 def _fx(loss: CompiledLoss, saved: bool) -> str | bytes:

@@ -58,6 +58,8 @@ class Graph:
         return self._intern(("const", kind, repr(value)), n.Const(value, kind=kind))
 
     def hyper(self, name: str, value: float | int | None, domain: Interval, kind: Kind) -> Node:
+        if kind is not Kind.REAL and value is not None:
+            self.baked.add(name)  # whole numbers stand in lengths and counts
         return self._intern(("hyper", name), n.Hyper(name, value, domain, kind=kind))
 
     def size(self, size: Size) -> Node:

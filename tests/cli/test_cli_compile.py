@@ -5,6 +5,7 @@ import ast as python_ast
 import pytest
 
 from lossdsl.cli import compile as command
+from lossdsl.cli import main
 
 PHASES = ("ast", "types", "graph", "rewritten", "schedule", "fx")
 
@@ -263,3 +264,16 @@ def test_onnx_where_it_is_installed(cli, dpo):
 
     assert cli("compile", dpo, "-o", "dpo.onnx").status == 0
     onnx.checker.check_model("dpo.onnx")
+
+
+def test_a_free_scalar_becomes_an_argument_of_the_emitted_class(tmp_path, capsys):
+    out = tmp_path / "rpo.py"
+    assert main(["compile", "-e", "dpo(pi, ref) + beta*sft(pi)", "-o", str(out)]) == 0
+    text = out.read_text()
+    assert "def __init__(self, beta: float) -> None:" in text
+    capsys.readouterr()
+
+
+def test_a_free_scalar_of_a_graph_must_be_given(capsys):
+    assert main(["compile", "-e", "dpo(pi, ref) + beta*sft(pi)", "--emit", "fx"]) == 1
+    assert "beta" in capsys.readouterr().err
