@@ -96,7 +96,9 @@ def _body(ctx: Context, call: ast.Call, name: str) -> ast.Expr:
             f"{name}[..](..) takes one argument",
             call.span,
             underline=f"{len(call.arguments)} given",
-            help=f"combine what is meant first: {name}[..](x + y)",
+            help="k is given by keyword: top[K](x, k=10)"
+            if name == "top"
+            else f"combine what is meant first: {name}[..](x + y)",
         )
     return plain[0].value
 

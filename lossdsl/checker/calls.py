@@ -12,6 +12,7 @@ from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.ops.solvers import SOLVERS
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Label, Stop, suggest
+from lossdsl.syntax.mistakes import FOREIGN
 from lossdsl.types.domains import Kind
 from lossdsl.types.sizes import Size
 
@@ -161,6 +162,8 @@ def _elementwise(ctx: Context, scope: Scope, expr: ast.Call, head: ast.Name, nam
 def _unknown(ctx: Context, scope: Scope, head: ast.Name, known: list[str]) -> Exception:
     from lossdsl.checker.modules import building_blocks
 
+    if head.id in FOREIGN:
+        return ctx.stop("E009", f"there is no `{head.id}` in the language", head.span, help=FOREIGN[head.id])
     near = suggest(head.id, known)
     home = building_blocks().get(head.id)
     if home is not None:

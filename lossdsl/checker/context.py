@@ -67,7 +67,7 @@ class Context:
         if self.ranges.nonnegative(slack):
             return
         if slack.constant is not None:
-            self.report("E024", message, span)
+            self.report("E024", message, span, help="shorten what is read, or declare the axis longer: [N >= 2]")
         else:
             self.ranges.required.setdefault(slack, message)
 
@@ -305,7 +305,8 @@ def _domain_finding(op: str, needed: Interval, found: Interval, node: Node) -> t
 
 def _domain_help(op: str, needed: Interval, node: Node, span: Span) -> dict[str, Any]:
     name = node.name if isinstance(node, n.Leaf | n.Hyper) else None
-    declare = f"declare `{name}: real {'> 0' if needed.nonzero or needed.low_open else '>= 0'}`, or " if name else ""
+    wanted = "> 0" if needed.nonzero else str(needed)
+    declare = f"declare `{name}: real {wanted}`, or " if name else ""
     ways = {
         "log": f"{declare}write log(max(x, 1e-12)), log1p(x), or where(x > 0, log(x), 0)",
         "log1p": f"{declare}keep its argument above -1: log1p(max(x, -1 + 1e-7))",

@@ -11,6 +11,7 @@ from lossdsl.checker.values import FunctionValue, RecordValue, Scope, Several, T
 from lossdsl.graph import nodes as n
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Label, Stop, suggest
+from lossdsl.syntax.mistakes import FOREIGN
 from lossdsl.types.domains import Kind
 
 _BINARY = {
@@ -108,7 +109,10 @@ def _name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
     known = [*scope.names, *scope.axes]
     near = suggest(name, known)
     if name in scope.module.functions or name in binders.BINDERS or name in calls.builtin_names():
-        raise ctx.stop("E010", f"{name} is a function; it needs arguments", expr.span, help=f"write {name}(..)")
+        form = f"{name}[N](..)" if name in binders.BINDERS and name not in calls.SPECIAL else f"{name}(..)"
+        raise ctx.stop("E010", f"{name} is a function; it needs arguments", expr.span, help=f"write {form}")
+    if name in FOREIGN:
+        raise ctx.stop("E009", f"there is no `{name}` in the language", expr.span, help=FOREIGN[name])
     if is_axis_name(name):
         raise ctx.stop("E020", f"there is no axis {name} here", expr.span,
                        help=f"did you mean {near}?" if near else f"axes here: {', '.join(scope.axes) or 'none'}")  # fmt: skip
@@ -122,7 +126,7 @@ def _name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
 
 def _how_to_declare(name: str) -> str:
     if len(name) == 1:
-        return f"an index variable is bound by a binder, sum[{name}](..), or by the left side, y[{name}] = .."
+        return f"define it above, {name} = .., or bind it as an index variable: sum[{name}](..), y[{name}] = .."
     return f"declare it as a parameter, or define it above: {name} = .."
 
 

@@ -58,10 +58,10 @@ def call_function(
     for name, bound_value in given.items():
         inner.names[name] = _rebase(ctx, bound_value, cores[name], renames)
     # hyperparameters stand in lengths such as J + n_step, so they come before the arithmetic axes
+    known = len(ctx.diagnostics.errors)
     _hypers(ctx, scope, inner, function, hyper, expr)
     _axes_from_bounds(ctx, inner, function, given, expr)
     _check_later(ctx, inner, binding, expr)
-    known = len(ctx.diagnostics.errors)
     _check_arguments(ctx, inner, function, given, expr)
     if len(ctx.diagnostics.errors) > known:
         raise Stop  # what the body says about such arguments would only repeat it
@@ -76,6 +76,13 @@ def call_function(
     lifted = tuple(dict.fromkeys(binding.extras))
     items = tuple(_lift_back(ctx, item, lifted, back) for item in result)
     return items[0] if len(items) == 1 else Several(items)
+
+
+def _header(function: ast.Function) -> str:
+    """How a function is called: its name with those of its parameters."""
+    names = ", ".join(p.name for p in function.parameters)
+    hypers = ", ".join(p.name for p in function.hyperparameters)
+    return f"{function.name}({names}{'; ' + hypers if hypers else ''})"
 
 
 def _prefix(scope: Scope, function: ast.Function) -> str:
@@ -101,7 +108,9 @@ def _match_arguments(
     for argument in expr.arguments:
         if argument.name is None:
             if position >= len(names):
-                hint = f"hyperparameters are given by keyword: {hypers[0]}=.." if hypers else None
+                hint = (
+                    f"hyperparameters are given by keyword: {hypers[0]}=.." if hypers else f"it is {_header(function)}"
+                )
                 raise ctx.stop(
                     "E040", f"{function.name} takes {len(names)} tensors, more are given", argument.span, help=hint
                 )
@@ -127,7 +136,7 @@ def _match_arguments(
     missing = [m for m in names if m not in given]
     if missing:
         raise ctx.stop("E042", f"{function.name} needs {', '.join(missing)} too", expr.span,
-                       help=f"it is {function.name}({', '.join(names)}{'; ' + ', '.join(hypers) if hypers else ''})")  # fmt: skip
+                       help=f"it is {_header(function)}")  # fmt: skip
     return {name: given[name] for name in names}, hyper
 
 
@@ -439,7 +448,7 @@ def _check_domain(
             f"{parameter.name} is a whole number",
             span,
             underline=f"{types.shape_text(found)} is given",
-            help="floor(x) is whole",
+            help=f"declare what is given: {types.type_text(kind)}, or make it whole with floor or round",
         )
     if declared.below is not None:
         upper = ctx.ranges.bounds(node, ctx.facts | ctx.axioms, upper=True)

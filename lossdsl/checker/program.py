@@ -22,7 +22,7 @@ from lossdsl.checker.values import (
 from lossdsl.graph.build import Graph, GraphTooLarge
 from lossdsl.graph.ranges import Ranges
 from lossdsl.syntax import ast
-from lossdsl.syntax.diagnostics import Diagnostics, Label, Stop, suggest
+from lossdsl.syntax.diagnostics import Diagnostics, Label, Stop
 from lossdsl.syntax.source import Span
 from lossdsl.types.domains import Kind
 from lossdsl.types.sizes import SizeTooLarge
@@ -42,12 +42,12 @@ def check_module(module: LoadedModule, prelude: LoadedModule | None, diagnostics
         if len(diagnostics.errors) > before:
             module.broken.add(record.name)
     for function in _callees_first(module):
-        _check_name(module, function.name, function.name_span, diagnostics)
         before = len(diagnostics.errors)
+        _check_name(module, function.name, function.name_span, diagnostics)
         program = elaborate(module, function, prelude, diagnostics)
         if program is not None and len(diagnostics.errors) == before:
             programs[function.name] = program
-        elif len(diagnostics.errors) > before:
+        else:
             module.broken.add(function.name)
     return [programs[f.name] for f in module.tree.functions if f.name in programs and programs[f.name].function is f]
 
@@ -211,7 +211,7 @@ def _record_fields(
             help="declare it at a field: chosen: real[B] <= 0",
         )
     if len(kind.axes) != len(record.axes):
-        raise ctx.stop("E022", f"{record.name} has {len(record.axes)} axes", kind.span, labels=[Label(record.span, "declared here")],
+        raise ctx.stop("E022", f"{record.name} has {len(record.axes)} {'axis' if len(record.axes) == 1 else 'axes'}", kind.span, labels=[Label(record.span, "declared here")],
                        help=f"write {record.name}[{', '.join(a.span.text for a in record.axes)}]")  # fmt: skip
     renamed = {a.size.id: b for a, b in zip(record.axes, kind.axes, strict=True) if isinstance(a.size, ast.Name)}
     out = []
@@ -264,6 +264,7 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
     declared = types.kind_of(ctx, scope, kind)
     default: float | int | None = None
     if parameter.default is not None:
+        _check_default(ctx, scope, parameter)
         node = tensor(ctx, scope, parameter.default).node
         static = ctx.graph.static(node, decides=False)
         if static is None and ctx.hypers is None:
@@ -304,6 +305,25 @@ def _hyper(ctx: Context, scope: Scope, parameter: ast.Parameter, program: Progra
     for op, limit in declared.relations:
         ctx.axioms = ctx.axioms | {ctx.graph.apply(_COMPARE[op], node, limit)}
     program.hypers.append(HyperSpec(parameter.name, declared.kind, declared.domain, default, value, kind.span.text))
+
+
+def _check_default(ctx: Context, scope: Scope, parameter: ast.Parameter) -> None:
+    """Tensors and later hyperparameters are no part of a default."""
+    from lossdsl.checker.reads import walk
+
+    assert parameter.default is not None
+    assert scope.function is not None
+    tensors = {p.name for p in scope.function.parameters}
+    later = {p.name for p in scope.function.hyperparameters} - set(scope.names)
+    for item in walk(parameter.default):
+        if isinstance(item, ast.Name) and item.id in tensors | later:
+            what = "which is a tensor" if item.id in tensors else "which is declared after it"
+            raise ctx.stop(
+                "E033",
+                f"the default of {parameter.name} depends on {item.id}, {what}",
+                item.span,
+                help="a default is made of numbers and of hyperparameters declared before",
+            )
 
 
 def _from_defaults(ctx: Context, node: object, program: Program) -> float | None:
@@ -370,9 +390,8 @@ def _parameter(ctx: Context, scope: Scope, module: LoadedModule, parameter: ast.
         scope.names[parameter.name] = RecordValue(record[1].name, fields)
         return
     if kind.kind not in types.KINDS:
-        near = suggest(kind.kind, [*types.KINDS, *module.records])
-        raise ctx.stop("E012", f"there is no type {kind.kind}", kind.span,
-                       help=f"did you mean {near}?" if near else "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records")  # fmt: skip
+        help_ = types.kind_help(kind.kind, module.records)
+        raise ctx.stop("E012", f"there is no type {kind.kind}", kind.span, help=help_)
     scope.names[parameter.name] = _input(ctx, scope, (parameter.name,), kind, program)
 
 

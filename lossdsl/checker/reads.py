@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lossdsl.checker import types
 from lossdsl.checker.context import Context, merge_axes
 from lossdsl.checker.values import Range, Scope, Tensor
+from lossdsl.graph import nodes as n
 from lossdsl.graph.build import size_of
 from lossdsl.graph.nodes import Dim, Node
 from lossdsl.syntax import ast
@@ -94,17 +95,24 @@ def _index(ctx: Context, index: Node, dim: Dim, entry: ast.Index | ast.Keyed, le
     span = entry.span
     if index.kind is not Kind.INT:
         raise ctx.stop("E027", "an index is a whole number", span, underline=f"this is {index.kind}",
-                       help="floor(x) is whole" if index.kind is Kind.REAL else "use where(..), or a guard: sum[i | ..](..)")  # fmt: skip
+                       help=_whole_help(entry.value) if index.kind is Kind.REAL else "use where(..), or a guard: sum[i | ..](..)")  # fmt: skip
     if lenient or ctx.index_inside(index, dim.size):
         return index
     if ctx.index_inside(index, dim.size, ctx.facts):
         return ctx.graph.apply("clamp", index, ctx.graph.const(0), ctx.graph.size(dim.size - 1))
-    below = getattr(index, "below", None)
-    hint = "declare what it is below: `labels: int[N] < C`" if below is None and getattr(index, "role", "") == "input" else (
-        "shorten the variable's range, guard it, use clamp(..) or reflect(..), or say what an outside read is: x[..] else 0"
-    )  # fmt: skip
+    leaf = index.body if isinstance(index, n.At) else index
+    if isinstance(leaf, n.Leaf) and leaf.role == "input" and leaf.below is None:
+        shape = f"[{', '.join(str(d.size) for d in leaf.axes)}]" if leaf.axes else ""
+        hint = f"declare what it is below: `{leaf.name}: int{shape} < {dim.size}`"
+    else:
+        hint = "shorten the variable's range, guard it, use clamp(..) or reflect(..), or say what an outside read is: x[..] else 0"
     ctx.report("E024", f"this index may lie outside the axis of length {dim.size}", span, help=hint)
     return index
+
+
+def _whole_help(value: ast.Expr) -> str:
+    divides = isinstance(value, ast.Binary) and value.op == "/"
+    return "whole numbers are divided with //" if divides else "declare it int, or make it whole with floor or round"
 
 
 def _slice(ctx: Context, scope: Scope, entry: ast.Slice, dim: Dim, taken: list[Dim]) -> tuple[Node, Dim]:
@@ -116,7 +124,7 @@ def _slice(ctx: Context, scope: Scope, entry: ast.Slice, dim: Dim, taken: list[D
                 "E027",
                 "a slice's step is a positive whole constant",
                 entry.step.span,
-                help="flip[N](x) turns an axis round",
+                help="steps go forwards, x[::2]; flip[N](x) turns an axis round",
             )
         step = size.constant
     start = Size.of(0) if entry.start is None else _end(ctx, scope, entry.start, dim)

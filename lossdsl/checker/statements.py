@@ -129,12 +129,23 @@ def _values(ctx: Context, scope: Scope, statement: ast.Value) -> tuple[Tensor, .
     from lossdsl.checker.expressions import tensor, value
 
     if len(statement.values) == 1:
+        _check_arrow(ctx, scope, statement.values[0])
         found = value(ctx, scope, statement.values[0])
         if isinstance(found, Several):
             return found.items
         if isinstance(found, Tensor):
             return (found,)
     return tuple(tensor(ctx, scope, e) for e in statement.values)
+
+
+def _check_arrow(ctx: Context, scope: Scope, expr: ast.Expr) -> None:
+    """`y <- x` reads as a comparison."""
+    match expr:
+        case ast.Binary("<", ast.Name(name), ast.Negative()) if "<-" in expr.span.text and name not in scope.names:
+            scope.names[name] = _Poison()  # type: ignore[assignment]
+            raise ctx.stop("E009", "`<-` defines nothing", expr.span, help=f"a definition is written {name} = ..")
+        case _:
+            pass
 
 
 # ---- definitions ---------------------------------------------------------------------------
@@ -437,7 +448,7 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
                 "E033",
                 f"{name} of {law.name} must be {needed}, which is not known here",
                 argument.span,
-                help=f"declare what is given {needed}, or keep it inside with clamp or max",
+                help=f"declare what is given: real {needed}, or keep it inside with clamp or max",
             )
         values[name] = found.node
     return law.name, tuple(values.get(name, ctx.graph.const(default)) for name, default in parameters)

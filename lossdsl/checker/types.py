@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lossdsl.checker.context import Context
@@ -16,6 +17,23 @@ from lossdsl.types.domains import ANY, UNIT_INTERVAL, Interval, Kind
 from lossdsl.types.sizes import Atom, Size, SizeTooLarge
 
 KINDS = ("real", "int", "bool", "sign", "prob", "unit")
+_FOREIGN_KINDS = {
+    "tensor": "a tensor is declared by its elements and axes: real[N, D]",
+    "array": "a tensor is declared by its elements and axes: real[N, D]",
+    "ndarray": "a tensor is declared by its elements and axes: real[N, D]",
+    "vector": "a tensor is declared by its elements and axes: real[D]",
+    "matrix": "a tensor is declared by its elements and axes: real[N, D]",
+    "float": "did you mean real?",
+    "double": "did you mean real?",
+    "number": "did you mean real?",
+    "scalar": "did you mean real?",
+    "long": "did you mean int?",
+    "integer": "did you mean int?",
+    "boolean": "did you mean bool?",
+    "mask": "did you mean bool?",
+    "str": "there is no text in a program; what is fixed beforehand is a hyperparameter",
+    "callable": "a function handed in is written fn(real[N]) -> real[N]",
+}
 MAX_LENGTH = 2**40
 
 
@@ -28,6 +46,14 @@ class Declared:
     below: Size | None
     shape: str | None
     relations: tuple[tuple[str, Node], ...] = ()
+
+
+def kind_help(word: str, records: Iterable[str]) -> str:
+    """The type that was probably meant."""
+    foreign = _FOREIGN_KINDS.get(word.lower().rstrip("0123456789"))
+    near = suggest(word, [*KINDS, *records])
+    listed = "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records"
+    return foreign or (f"did you mean {near}?" if near else listed)
 
 
 def is_axis_name(name: str) -> bool:
@@ -52,7 +78,11 @@ def size(ctx: Context, scope: Scope, expr: ast.Expr) -> Size:
             "E029",
             "a length is made of axes, whole hyperparameters and whole numbers",
             expr.span,
-            help="a whole hyperparameter is declared `k: int >= 1 = 10`" if found.node.kind is Kind.REAL else None,
+            help="whole numbers are divided with //"
+            if isinstance(expr, ast.Binary) and expr.op == "/"
+            else "a whole hyperparameter is declared `k: int >= 1 = 10`"
+            if found.node.kind is Kind.REAL
+            else "a tensor is no length; declare it as a hyperparameter, after the `;`",
         )
     if result.constant is not None and not -MAX_LENGTH < result.constant < MAX_LENGTH:
         raise ctx.stop("E006", "this length is too large", expr.span, help="lengths go up to 2^40")
@@ -259,9 +289,9 @@ def _base(ctx: Context, scope: Scope, declared: ast.ArrayType) -> tuple[Kind, In
         case other:
             if other in scope.module.broken:
                 raise Stop  # its declaration was refused and reported
-            near = suggest(other, KINDS)
-            raise ctx.stop("E012", f"there is no type {other}", declared.span,
-                           help=f"did you mean {near}?" if near else "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records")  # fmt: skip
+            raise ctx.stop(
+                "E012", f"there is no type {other}", declared.span, help=kind_help(other, scope.module.records)
+            )
 
 
 def type_text(kind: ast.ArrayType) -> str:
@@ -277,7 +307,7 @@ def type_text(kind: ast.ArrayType) -> str:
 
 def shape_text(value: Tensor) -> str:
     """The type of a tensor as it would be written."""
-    axes = ", ".join(str(d) for d in value.axes)
+    axes = ", ".join(d.label if d.index and d.label else str(d.size) for d in value.axes)
     return f"{value.node.kind}[{axes}]" if axes else f"{value.node.kind} (a scalar)"
 
 

@@ -123,7 +123,7 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     same_letters = [k for k in known if k.lower() == word.lower() and k != word]
     if same_letters:
         return same_letters[0]
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     return close[0] if close else None
 
 

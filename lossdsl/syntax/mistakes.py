@@ -72,6 +72,17 @@ FOREIGN = {
     "continue": "leave elements out with a guard: sum[i | condition](..)",
     "del": "names need not be removed",
     "is": "equality is written ==",
+    "True": "truth values are conditions such as x > 0; a whole hyperparameter is switched with 0 and 1",
+    "False": "truth values are conditions such as x > 0; a whole hyperparameter is switched with 0 and 1",
+    "true": "truth values are conditions such as x > 0; a whole hyperparameter is switched with 0 and 1",
+    "false": "truth values are conditions such as x > 0; a whole hyperparameter is switched with 0 and 1",
+    "None": "every value is there; what an outside or empty read is says `else`: x[i] else 0",
+    "torch": "operations have plain names: exp(x), mean[N](x)",
+    "np": "operations have plain names: exp(x), mean[N](x)",
+    "range": "a variable with its range is written sum[i: N](..); loops: repeat l < n with x = x0:",
+    "len": "the name of an axis is its length: sum[N](x) / N",
+    "zip": "read both with one index variable: sum[i](x[i] * y[i])",
+    "enumerate": "an index variable is a number in formulas: sum[i](i * x[i])",
     "async": "there is nothing to wait for",
     "await": "there is nothing to wait for",
 }
@@ -458,7 +469,7 @@ def _foreign(stop: Stop) -> Finding | None:
     line = stop.line
     if not line:
         return None
-    places = [k for k in (stop.k, stop.k - 1) if 0 <= k < len(stop.part.tokens) and not (stop.at_end and k == stop.k)]
+    places = [k for k in (stop.k - 1, stop.k) if 0 <= k < len(stop.part.tokens) and not (stop.at_end and k == stop.k)]
     words = [stop.part.tokens[k] for k in places]
     if len(line) > 1 and (line[1].kind in ("name", "number", "string") or line[1].text in ("(", ":", "-")):
         words.append(line[0])
