@@ -60,20 +60,23 @@ class Custom(nn.Module):
 class DeclaredGradient(torch.autograd.Function):
     """A value whose derivative the program states."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, forward_body: Any, backward_body: Any, forward_captures: Any, backward_captures: Any, *inputs: Tensor
+        forward_body: Any, backward_body: Any, forward_captures: Any, backward_captures: Any, *inputs: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(*inputs)
-        ctx.backward_body = backward_body
-        ctx.captures = backward_captures
         with torch.no_grad():
             return forward_body(*inputs, *forward_captures)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, ctx.backward_body, _, ctx.captures, *tensors = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
-        inputs = ctx.saved_tensors
-        found = ctx.backward_body(*inputs, gradient, *ctx.captures)
+        found = ctx.backward_body(*ctx.saved_tensors, gradient, *ctx.captures)
         return (None, None, None, None, *found)

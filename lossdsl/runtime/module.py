@@ -60,9 +60,14 @@ class CompiledLoss(nn.Module):
         self._variants: dict[tuple[tuple[str, int], ...], CompiledLoss] = {}
         self._follows_inputs = True
         self._lasting: dict[str, LastingSpec] = {s.name: s for s in program.lasting}
+        for leaf in [*(s.leaf for s in program.lasting), *(d.leaf for d in program.draws)]:
+            for dim in leaf.axes:  # looked up ahead of any call: torch.compile does not follow cached properties
+                _ = dim.size.atom, dim.size.atoms, dim.size.constant
         for spec in program.lasting:
-            self._set(spec.name, UninitializedBuffer() if spec.role == "state" else UninitializedParameter())
-        self._materialize(self._sizes, torch.get_default_dtype(), torch.device("cpu"))
+            if any(a.name not in self._sizes for d in spec.leaf.axes for a in d.size.atoms):
+                self._set(spec.name, UninitializedBuffer() if spec.role == "state" else UninitializedParameter())
+            else:
+                self._set(spec.name, self._made(spec, self._sizes, torch.get_default_dtype(), torch.device("cpu")))
 
     # ---- what lasts ----
 
@@ -101,10 +106,14 @@ class CompiledLoss(nn.Module):
             if any(a.name not in sizes for d in spec.leaf.axes for a in d.size.atoms):
                 continue
             wanted = current.dtype if current.dtype != torch.get_default_dtype() else dtype
-            made = self._initializers[name](sizes, wanted if spec.leaf.kind is Kind.REAL else torch.int64, device)
-            if spec.leaf.kind is Kind.BOOL:
-                made = made.bool()
-            self._set(name, made)
+            self._set(name, self._made(spec, sizes, wanted, device))
+
+    def _made(self, spec: LastingSpec, sizes: dict[str, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A first value."""
+        made: Tensor = self._initializers[spec.name](
+            sizes, dtype if spec.leaf.kind is Kind.REAL else torch.int64, device
+        )
+        return made.bool() if spec.leaf.kind is Kind.BOOL else made
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self._lasting:
@@ -185,13 +194,19 @@ class CompiledLoss(nn.Module):
 
     def _lifted(self, extra: tuple[tuple[str, int], ...]) -> CompiledLoss:
         """This loss on inputs with further leading axes."""
+        self._has_variant(extra)
+        variant = self._variants[extra]
+        variant.check_values = self.check_values
+        return variant
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _has_variant(self, extra: tuple[tuple[str, int], ...]) -> bool:
+        """Build the variant once: outside of what torch.compile traces."""
         if extra not in self._variants:
             from lossdsl.runtime.build import lifted_variant
 
             self._variants[extra] = lifted_variant(self.recipe, dict(extra))
-        variant = self._variants[extra]
-        variant.check_values = self.check_values
-        return variant
+        return True
 
     def _check_lasting(self, bound: Bound) -> None:
         for name, spec in self._lasting.items():
