@@ -1,5 +1,6 @@
 """The canonical layout: it keeps meaning and comments, and is its own layout."""
 
+import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -346,6 +347,13 @@ def test_deep_trees():
         "x" + " + x" * 380,
     ):
         check(f"loss f(x: real):\n    {formula}\n")
+
+
+def test_examples_of_the_page_are_canonical():
+    page = (Path(__file__).parents[2] / "docs" / "layout.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```loss\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    assert [laid_out(text) for text in examples] == examples
 
 
 # ---- for all programs ---------------------------------------------------------------------------
