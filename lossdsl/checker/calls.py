@@ -12,7 +12,7 @@ from lossdsl.ops.elementwise import ELEMENTWISE
 from lossdsl.ops.solvers import SOLVERS
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Label, Stop, suggest
-from lossdsl.syntax.mistakes import FOREIGN
+from lossdsl.syntax.mistakes import FOREIGN, METHODS
 from lossdsl.types.domains import Kind
 from lossdsl.types.sizes import Size
 
@@ -56,6 +56,9 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
     bracket = expr.function if isinstance(expr.function, ast.Bracket) else None
     head = bracket.base if bracket is not None else expr.function
     if not isinstance(head, ast.Name):
+        if isinstance(expr.function, ast.Member) and expr.function.field in METHODS:
+            method = expr.function.field
+            raise ctx.stop("E009", f"tensors have no `.{method}()`", expr.function.span, help=METHODS[method])
         raise ctx.stop("E016", "only names can be called", expr.function.span, help=_as_function(expr.function))
     name = head.id
     binding = bracket is not None and all(isinstance(e, ast.Keyed) for e in bracket.entries) and bracket.guard is None
@@ -106,10 +109,12 @@ def _as_function(function: ast.Expr) -> str | None:
     if not isinstance(function, ast.Member):
         return "two factors are multiplied with *"
     name = function.field
+    if name in binders.BINDERS:
+        return f"there are no methods; write {name}[N](..)"
     return (
-        f"there are no methods; write {name}[N](..)"
-        if name in binders.BINDERS
-        else f"there are no methods; write {name}(..)"
+        f"there are no methods; write {name}(..)"
+        if name in builtin_names()
+        else "there are no methods, only functions: f(x)"
     )
 
 
@@ -261,7 +266,7 @@ def _call_argument(ctx: Context, scope: Scope, function: FunctionValue, expr: as
     if len(expr.arguments) != len(declared.parameters) or any(a.name for a in expr.arguments):
         raise ctx.stop(
             "E040",
-            f"{function.name} takes {len(declared.parameters)} arguments by position",
+            f"{function.name} takes {len(declared.parameters)} argument{'' if len(declared.parameters) == 1 else 's'} by position",
             expr.span,
             help=f"it is declared {declared.span.text}",
         )

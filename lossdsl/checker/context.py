@@ -167,7 +167,7 @@ class Context:
         found = self.interval(node)
         if not found.within(needed):
             self.report(*_domain_finding(op, needed, found, node), span=span, **_domain_help(op, needed, node, span))
-            return node
+            return self.stand_in(node, needed)
         return self.guarded(node, lambda facts: self.ranges.interval(node, facts | self.axioms).within(needed), needed)
 
     def guarded(self, node: Node, enough: Any, needed: Interval) -> Node:
@@ -178,6 +178,13 @@ class Context:
         for other in chosen[1:]:
             condition = self.graph.apply("and", condition, other)
         return self.graph.apply("where", condition, node, safe)
+
+    def stand_in(self, node: Node, needed: Interval) -> Node:
+        """For a node outside of a domain, after the report: one inside, so that nothing else is found for that reason."""
+        low = 1.0 if needed.nonzero or (needed.low_open and needed.low == 0) else needed.low
+        if math.isfinite(low):
+            node = self.graph.apply("max", node, self.graph.const(low))
+        return self.graph.apply("min", node, self.graph.const(needed.high)) if math.isfinite(needed.high) else node
 
     def keep_finite(self, node: Node) -> Node:
         """Inside a condition that bounds a growing function's argument, keep the branch not taken from overflowing."""
@@ -307,6 +314,8 @@ def _domain_help(op: str, needed: Interval, node: Node, span: Span) -> dict[str,
     name = node.name if isinstance(node, n.Leaf | n.Hyper) else None
     wanted = "> 0" if needed.nonzero else str(needed)
     declare = f"declare `{name}: real {wanted}`, or " if name else ""
+    if op == "div" and isinstance(node, n.SizeOf):
+        return {"help": "it is 0 for the shortest axis; declare the axis longer: [N >= 2]"}
     ways = {
         "log": f"{declare}write log(max(x, 1e-12)), log1p(x), or where(x > 0, log(x), 0)",
         "log1p": f"{declare}keep its argument above -1: log1p(max(x, -1 + 1e-7))",

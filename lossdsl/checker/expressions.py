@@ -11,7 +11,8 @@ from lossdsl.checker.values import FunctionValue, RecordValue, Scope, Several, T
 from lossdsl.graph import nodes as n
 from lossdsl.syntax import ast
 from lossdsl.syntax.diagnostics import Label, Stop, suggest
-from lossdsl.syntax.mistakes import FOREIGN
+from lossdsl.syntax.mistakes import FOREIGN, METHODS
+from lossdsl.syntax.source import Span
 from lossdsl.types.domains import Kind
 
 _BINARY = {
@@ -116,12 +117,33 @@ def _name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
     if is_axis_name(name):
         raise ctx.stop("E020", f"there is no axis {name} here", expr.span,
                        help=f"did you mean {near}?" if near else f"axes here: {', '.join(scope.axes) or 'none'}")  # fmt: skip
+    below = _declared_below(scope, name)
+    if below is not None:
+        raise ctx.stop(
+            "E010", f"{name} is declared only below", expr.span,
+            labels=[Label(below, "here")], help="what is declared first can be used later: change the order",
+        )  # fmt: skip
     raise ctx.stop(
         "E010",
         f"there is nothing named {name} here",
         expr.span,
         help=f"did you mean {near}?" if near else _how_to_declare(name),
     )
+
+
+def _declared_below(scope: Scope, name: str) -> Span | None:
+    """Where a function declares a name that it has not reached yet."""
+    if scope.function is None:
+        return None
+    for item in (*scope.function.hyperparameters, *scope.function.body):
+        if isinstance(item, ast.Parameter | ast.Lasting | ast.Draw) and item.name == name:
+            return item.span
+        if isinstance(item, ast.Definition):
+            for target in item.targets:
+                base = target.base if isinstance(target, ast.Bracket) else target
+                if isinstance(base, ast.Name) and base.id == name:
+                    return target.span
+    return None
 
 
 def _how_to_declare(name: str) -> str:
@@ -132,6 +154,8 @@ def _how_to_declare(name: str) -> str:
 
 def _member(ctx: Context, scope: Scope, expr: ast.Member) -> Value:
     base = value(ctx, scope, expr.base)
+    if not isinstance(base, RecordValue) and expr.field in METHODS:
+        raise ctx.stop("E009", f"tensors have no `.{expr.field}`", expr.span, help=METHODS[expr.field])
     if not isinstance(base, RecordValue):
         raise ctx.stop(
             "E013",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lossdsl.checker import statements, types
+from lossdsl.checker import promises, statements, types
 from lossdsl.checker.calls import builtin_names
 from lossdsl.checker.context import Context
 from lossdsl.checker.values import (
@@ -128,6 +128,7 @@ def _run(ctx: Context, module: LoadedModule, function: ast.Function, program: Pr
     program.values = found
     program.value = found[0]
     program.ensures = tuple(p for s in function.body if isinstance(s, ast.Ensures) for p in s.phrases)
+    promises.check(ctx, scope, program)
     program.requirements = ctx.ranges.required
     program.axis_names = frozenset(scope.axes)
     if function.kind == "loss":

@@ -104,6 +104,16 @@ def _index(ctx: Context, index: Node, dim: Dim, entry: ast.Index | ast.Keyed, le
     if isinstance(leaf, n.Leaf) and leaf.role == "input" and leaf.below is None:
         shape = f"[{', '.join(str(d.size) for d in leaf.axes)}]" if leaf.axes else ""
         hint = f"declare what it is below: `{leaf.name}: int{shape} < {dim.size}`"
+    elif (
+        isinstance(leaf, n.Leaf)
+        and leaf.role == "input"
+        and leaf.below is not None
+        and ctx.ranges.nonnegative(dim.size - leaf.below)
+    ):
+        low = ctx.interval(index).low
+        hint = f"{leaf.name} may be {low:g}: guard it, choose with where, or say what an outside read is: x[..] else 0"
+    elif isinstance(leaf, n.Leaf) and leaf.role == "input":
+        hint = f"{leaf.name} is declared below {leaf.below}; two axes of one length share a name"
     else:
         hint = "shorten the variable's range, guard it, use clamp(..) or reflect(..), or say what an outside read is: x[..] else 0"
     ctx.report("E024", f"this index may lie outside the axis of length {dim.size}", span, help=hint)

@@ -375,12 +375,17 @@ def _check_initial(ctx: Context, statement: ast.Lasting, initial: Node, leaf: Le
         )
 
 
+def _fixed(node: Node) -> bool:
+    """Is it made of constants and hyperparameters?"""
+    return all(isinstance(item, n.Const | n.Hyper | n.Apply) for item in n.topological([node]))
+
+
 def _check_law(
     ctx: Context, statement: ast.Lasting | ast.Draw, law: str, arguments: tuple[Node, ...], leaf: Leaf
 ) -> None:
     """A distribution's numbers are fixed when the loss is built, and what it yields lies in the declared domain."""
-    for item in n.topological(list(arguments)):
-        if not isinstance(item, n.Const | n.Hyper | n.Apply):
+    for argument in arguments:
+        if not _fixed(argument):
             raise ctx.stop(
                 "E053",
                 f"the distribution of {statement.name} depends on more than hyperparameters",
@@ -443,7 +448,7 @@ def distribution(ctx: Context, scope: Scope, law: ast.Distribution) -> tuple[str
             "rate": Interval(0, INF, low_open=True),
             "p": Interval(0, 1),
         }.get(name, ANY)
-        if not ctx.interval(found.node).within(needed):
+        if _fixed(found.node) and not ctx.interval(found.node).within(needed):
             ctx.report(
                 "E033",
                 f"{name} of {law.name} must be {needed}, which is not known here",

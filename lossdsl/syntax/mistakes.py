@@ -87,6 +87,38 @@ FOREIGN = {
     "await": "there is nothing to wait for",
 }
 
+METHODS = {
+    "detach": "a value without gradient is stop(x)",
+    "clone": "values do not change, so there is nothing to copy",
+    "contiguous": "layouts are the compiler's business",
+    "T": "axes have names, so nothing is ever transposed",
+    "t": "axes have names, so nothing is ever transposed",
+    "transpose": "axes have names, so nothing is ever transposed",
+    "permute": "axes have names, so nothing is ever transposed",
+    "view": "axes have names; index variables say what meets: s[i, j] = dot(z[i], w[j])",
+    "reshape": "axes have names; index variables say what meets: s[i, j] = dot(z[i], w[j])",
+    "flatten": "several axes are named together: mean[H, W](x)",
+    "unsqueeze": "axes that only one operand has are carried along by name",
+    "squeeze": "axes that only one operand has are carried along by name",
+    "expand": "axes that only one operand has are carried along by name",
+    "repeat": "axes that only one operand has are carried along by name",
+    "shape": "the name of an axis is its length: 1 / N",
+    "size": "the name of an axis is its length: 1 / N",
+    "float": "truth values and whole numbers count as numbers in arithmetic",
+    "long": "floor(x) and round(x) are whole",
+    "int": "floor(x) and round(x) are whole",
+    "bool": "a condition is a comparison: x > 0",
+    "item": "a scalar is an ordinary value",
+    "pow": "a power is written x^2",
+    "square": "a power is written x^2",
+    "masked_fill": "a choice is written where(condition, a, b)",
+    "gather": "a tensor is read at indices: logits[i, labels[i]], or logits[C = labels]",
+    "scatter": "a definition says every element: y[i] = where(i == k, a, b)",
+    "clip": "write clamp(x, low, high)",
+    "backward": "gradients are torch's; a declared derivative is a `backward g:` block in a def",
+}
+"""What stands for the usual methods and attributes of arrays."""
+
 _LASTING = ("state", "param", "draw")
 _HEADERS = (*DECLARATIONS, "repeat", "scan", "backward")
 
@@ -406,6 +438,11 @@ def _bar(stop: Stop) -> Finding | None:
         return None
     token = stop.token
     assert token is not None
+    left = stop.previous
+    if left is None or left.logical != token.logical or left.text in ("(", "=", ",", "+", "-", "*", "/"):
+        return Finding(
+            "E009", "bars are no absolute value", token.span(stop.source), "write abs(x), or norm(x) for a vector"
+        )
     return Finding("E009", "`|` only stands in a binder, before its condition", token.span(stop.source),
                    "either of two conditions is written a or b; a condition on elements stands in the brackets: sum[i | x[i] > 0](..)")  # fmt: skip
 
