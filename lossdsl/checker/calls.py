@@ -75,6 +75,12 @@ def call(ctx: Context, scope: Scope, expr: ast.Call, default: ast.Expr | None) -
     if found is not None:
         entries = bracket.entries if bracket is not None else ()
         return _no_default(ctx, lifting.call_function(ctx, scope, found, expr, entries), default)
+    if binding and bracket is not None and name in binders.BINDERS and name not in _FUNCTIONS:
+        entry = bracket.entries[0]
+        raise ctx.stop(
+            "E052", f"{name}[..] takes no `=`", entry.span,
+            help=f"a variable with its range is written {name}[i: N](..), a condition behind a bar: {name}[i | i > 0](..)",
+        )  # fmt: skip
     if bracket is not None and not binding:
         if name in binders.BINDERS:
             return binders.binder(ctx, scope, expr, bracket, name, default)

@@ -455,8 +455,15 @@ def _check_domain(
         if not any(
             (declared.below - 1 - b).least is not None and ((declared.below - 1 - b).least or 0) >= 0 for b in upper
         ):
-            ctx.report("E033", f"{parameter.name} must be less than {declared.below}, which is not known here", span,
-                       help=f"declare what is given: `int < {declared.below}`")  # fmt: skip
+            ctx.report(
+                "E033",
+                f"{parameter.name} must be less than {declared.below}, which is not known here",
+                span,
+                underline=f"this is {ctx.interval(node)}",
+                labels=[Label(parameter.span, "declared here")],
+                help=f"declare what is given: `int < {declared.below}`",
+            )
+            return
     related = {op for op, limit in declared.relations if _related(ctx, node, op, limit)}
     wanted = declared.domain
     interval = ctx.interval(node)

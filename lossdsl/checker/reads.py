@@ -112,6 +112,8 @@ def _index(ctx: Context, index: Node, dim: Dim, entry: ast.Index | ast.Keyed, le
     ):
         low = ctx.interval(index).low
         hint = f"{leaf.name} may be {low:g}: guard it, choose with where, or say what an outside read is: x[..] else 0"
+    elif isinstance(entry.value, ast.Negative) and isinstance(index, n.Const):
+        hint = f"indices count from 0; the last is {dim.size - 1}"
     elif isinstance(leaf, n.Leaf) and leaf.role == "input":
         hint = f"{leaf.name} is declared below {leaf.below}; two axes of one length share a name"
     else:

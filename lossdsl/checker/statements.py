@@ -482,6 +482,8 @@ def _update(ctx: Context, scope: Scope, statement: ast.Update) -> None:
             target.span,
             help="on its left stands the name of a state, or a state read at an index: queue[k] := row",
         )
+    if is_poison(scope.names.get(base.id)):
+        raise Stop  # its declaration was refused and reported
     if base.id not in scope.states:
         declared = base.id in scope.names
         raise ctx.stop("E053", f"{base.id} is not a state", base.span,

@@ -50,8 +50,13 @@ class Declared:
 
 def kind_help(word: str, records: Iterable[str]) -> str:
     """The type that was probably meant."""
+    from lossdsl.checker.modules import building_blocks
+
     foreign = _FOREIGN_KINDS.get(word.lower().rstrip("0123456789"))
     near = suggest(word, [*KINDS, *records])
+    home = building_blocks().get(word)
+    if home is not None:
+        return f"the standard library has it: use {home}: {word}"
     listed = "types are real, int, bool, sign, prob, unit, fn(..) -> .. and records"
     return foreign or (f"did you mean {near}?" if near else listed)
 

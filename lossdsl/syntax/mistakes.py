@@ -175,6 +175,15 @@ def _bad(source: Source, part: Part, k: int) -> Finding:
         return Finding("E004", "`! =` is two words", span, "unequal is written !=")
     if char == "@" and token.first:
         return Finding("E009", "there are no decorators", span, "remove this line")
+    if char == "\\" and following is not None and following.kind == "name" and following.start == token.end:
+        return Finding(
+            "E009",
+            "a program is no LaTeX",
+            Span(source, token.start, following.end),
+            "a fraction is written a / b, a sum sum[i](..)",
+        )
+    if char == "{" and k > 0 and part.tokens[k - 1].text == "^":
+        return Finding("E009", "braces do not exist here", span, "an exponent is written x^2, or x^(n + 1)")
     if char in _MEANINGLESS:
         message, hint = _MEANINGLESS[char]
         shown = message.replace(f"`{char}`", f"`{char * 2}`") if doubled else message
@@ -423,6 +432,8 @@ def _doubled(stop: Stop) -> Finding | None:
         ("*", "="): ("E009", "`*=` is no operator here", ""), ("+", "="): ("E009", "`+=` is no operator here", ""),
         ("-", "="): ("E009", "`-=` is no operator here", ""), ("/", "="): ("E009", "`/=` is no operator here", ""),
     }  # fmt: skip
+    if (stop.text(stop.k), stop.text(stop.k + 1)) == ("|", "|") and _opens(stop):
+        return _bars(stop)
     for k in (stop.k, stop.k + 1):
         found = pairs.get((stop.text(k - 1), stop.text(k)))
         if found and stop.touches(k):
@@ -433,16 +444,28 @@ def _doubled(stop: Stop) -> Finding | None:
     return None
 
 
+def _opens(stop: Stop) -> bool:
+    """Does it stop where a formula begins?"""
+    left, token = stop.previous, stop.token
+    return (
+        left is None
+        or token is None
+        or left.logical != token.logical
+        or left.text in ("(", "[", "=", ",", "+", "-", "*", "/")
+    )
+
+
+def _bars(stop: Stop) -> Finding:
+    return Finding("E009", "bars are no absolute value", stop.span(stop.token), "write abs(x), or norm(x) for a vector")
+
+
 def _bar(stop: Stop) -> Finding | None:
     if stop.text(stop.k) != "|" or stop.at_end:
         return None
     token = stop.token
     assert token is not None
-    left = stop.previous
-    if left is None or left.logical != token.logical or left.text in ("(", "=", ",", "+", "-", "*", "/"):
-        return Finding(
-            "E009", "bars are no absolute value", token.span(stop.source), "write abs(x), or norm(x) for a vector"
-        )
+    if _opens(stop):
+        return _bars(stop)
     return Finding("E009", "`|` only stands in a binder, before its condition", token.span(stop.source),
                    "either of two conditions is written a or b; a condition on elements stands in the brackets: sum[i | x[i] > 0](..)")  # fmt: skip
 
@@ -494,8 +517,15 @@ def _membership(stop: Stop) -> Finding | None:
                     token.span(stop.source),
                     "write scan t: T with a = 0: or repeat l < n with x = x0:",
                 )
+            if _innermost(stop) == "[":
+                return Finding(
+                    "E009",
+                    "`in` does not bind a variable",
+                    token.span(stop.source),
+                    "a variable with its range is written sum[i: N](..)",
+                )
             return Finding("E009", "`in` only stands in types and in `ensures`", token.span(stop.source),
-                           "write x >= 0 and x <= 1; a variable with its range is written sum[i: N](..)")  # fmt: skip
+                           "write x >= 0 and x <= 1")  # fmt: skip
     return None
 
 
@@ -549,7 +579,17 @@ def _header(stop: Stop) -> Finding | None:
     if stop.at_end:
         return None
     assert token is not None
+    if token.kind == "string":
+        return Finding("E009", "there is no text in a program", token.span(stop.source),
+                       "what is chosen beforehand is a number, a hyperparameter, or another loss")  # fmt: skip
     if word.text in ("def", "loss"):
+        if token.text == "->" and stop.text(stop.k - 1) == ":":
+            return Finding(
+                "E004",
+                "the result's type stands behind the colon",
+                token.span(stop.source),
+                "write it before: loss f(x: real[N]) -> real[N]:",
+            )
         if token.text == "[" and stop.accepts == {"LPAR"}:
             return Finding("E004", "a function's axes are not declared at its name", token.span(stop.source),
                            "the shapes of its parameters declare them: loss f(x: real[N, D])")  # fmt: skip
@@ -587,7 +627,14 @@ def _header(stop: Stop) -> Finding | None:
                 token.span(stop.source),
                 "hyperparameters, given by keyword, stand after a `;`",
             )
-    if "_NL" in stop.accepts and stop.previous is not None and stop.previous.text == ":" and stop.previous.depth == 0:
+    return None
+
+
+def _one_line(stop: Stop) -> Finding | None:
+    token, previous, line = stop.token, stop.previous, stop.line
+    if token is None or previous is None or stop.at_end or not line or line[0].text not in _HEADERS:
+        return None
+    if "_NL" in stop.accepts and previous.text == ":" and previous.depth == 0 and token.logical == previous.logical:
         return Finding(
             "E004",
             "the block begins on the line of its header",
@@ -626,6 +673,22 @@ def _shape(stop: Stop) -> Finding | None:
             "this shape stands in round brackets",
             token.span(stop.source),
             f"write {kind}[N], or {kind} in (0, 1) for a domain",
+        )
+    if token.kind == "name" and stop.text(stop.k + 1) == ":" and "COMMA" in stop.accepts:
+        return Finding(
+            "E004",
+            f"a comma is missing before `{token.text}`",
+            stop.span(previous, token),
+            "parameters are separated by commas",
+        )
+    if token.kind == "name" and {"COMMA", "BOUND"} <= stop.accepts:
+        return Finding("E004", f"`{token.text}` is no domain", token.span(stop.source), "write > 0, >= 0, or in [0, 1]")
+    if previous.text == "," and token.text in ("<", "<=", ">", ">="):
+        return Finding(
+            "E004",
+            "the bounds of a type are not separated by commas",
+            token.span(stop.source),
+            "write real >= 0 < 1, or real in [0, 1)",
         )
     if stop.accepts == {"LSQB", "LPAR"} and previous.text == "in":
         return Finding(
@@ -772,6 +835,14 @@ def _loop(stop: Stop) -> Finding | None:
     span = stop.span(line[0], line[-1])
     if _needs_with(stop):
         return Finding("E004", f"this {line[0].text} carries no values", span, f"name them: {how}")
+    if stop.accepts == {"EQUAL"} and stop.previous.kind == "name":
+        name = stop.previous
+        return Finding(
+            "E004",
+            f"{name.text} is carried without a first value",
+            name.span(stop.source),
+            f"write with {name.text} = ..",
+        )
     if "with" not in [t.text for t in line if stop.token is None or t.start < stop.token.start]:
         return Finding("E004", f"this is not how a {line[0].text} begins", span, f"write {how}")
     return None
@@ -825,6 +896,8 @@ def _block(stop: Stop) -> Finding | None:
     token, previous = stop.token, stop.previous
     if token is None or previous is None or stop.at_end or token.logical == previous.logical:
         return None
+    if token.text == "//":
+        return Finding("E009", "`//` begins no comment", token.span(stop.source), "comments begin with #")
     if token.kind == "op" and token.text not in ("(", "[", "-"):
         return Finding("E004", f"a line cannot begin with `{token.text}`", token.span(stop.source),
                        "a formula goes on in the next line only inside brackets: put it in ( )")  # fmt: skip
@@ -867,6 +940,10 @@ def _line_end(stop: Stop) -> Finding | None:
             previous.span(stop.source),
             "the names of a use line stand on one line",
         )
+    if previous.text == "%" and stop.text(stop.k - 2)[:1].isdigit():
+        return Finding(
+            "E004", "`%` is the remainder of a division", previous.span(stop.source), "fifty percent is written 0.5"
+        )
     if previous.text in (
         "+",
         "-",
@@ -900,6 +977,9 @@ def _inside(stop: Stop) -> Finding | None:
     token, previous, line = stop.token, stop.previous, stop.line
     if token is None or stop.at_end or previous is None:
         return None
+    if token.kind == "string" and token.depth > 0:
+        return Finding("E009", "there is no text in a program", token.span(stop.source),
+                       "what is chosen beforehand is a number, a hyperparameter, or another function")  # fmt: skip
     if token.kind == "string":
         return Finding(
             "E004",
@@ -907,8 +987,21 @@ def _inside(stop: Stop) -> Finding | None:
             stop.span(token),
             "explain with a comment: # ..",
         )
+    if token.text == ";" and token.depth == 0 and line[-1] is token:
+        return Finding("E004", "a statement does not end with `;`", token.span(stop.source), "remove it")
     if token.text == ";" and token.depth == 0:
         return Finding("E004", "statements are not joined by `;`", token.span(stop.source), "begin a new line")
+    if token.text == ":" and token.depth == 0 and line[-1] is token and len(line) > 2:
+        return Finding(
+            "E004",
+            "this line takes no colon",
+            token.span(stop.source),
+            "only headers end with one: loss, def, record, repeat, scan, backward",
+        )
+    if token.text == "[" and "NAME" in stop.accepts:
+        return Finding(
+            "E009", "there are no lists", token.span(stop.source), "stack(a, b) makes a tensor of several values"
+        )
     if token.text == ";" and token.depth > 0:
         return Finding(
             "E004",
@@ -1011,6 +1104,6 @@ def _side_by_side(stop: Stop) -> Finding | None:
 
 
 _LOOKS: tuple[Callable[[Stop], Finding | None], ...] = (
-    _no_block, _doubled, _stray_else, _foreign, _outside, _unnamed, _fields, _membership, _header, _missing_colon, _keyword, _loop, _lasting,
+    _no_block, _doubled, _stray_else, _foreign, _outside, _unnamed, _fields, _membership, _header, _one_line, _missing_colon, _keyword, _loop, _lasting,
     _bar, _chained, _equals, _block, _line_end, _inside, _side_by_side,
 )  # fmt: skip
